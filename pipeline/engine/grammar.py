@@ -1,0 +1,153 @@
+"""JSON Schema as a grammar over tokens (llguidance).
+
+The grammar fixes keys' order to the schema's and allows no whitespace but one fixed style, so that
+an answer cannot wander off into blanks. Special tokens are never allowed, except a stop token where
+the value is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
+
+from pipeline.errors import SchemaError
+from pipeline.models.base import Vocabulary
+
+_COMPACT = {"whitespace_flexible": False}
+_SPACED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class Grammar:
+    """A schema compiled for one tokenizer: compile once a process, then `start` an answer at a time.
+
+    Raises
+    ------
+    SchemaError
+        If the schema uses a keyword that cannot be turned into a grammar.
+    """
+
+    def __init__(
+        self, schema: Mapping[str, Any], vocabulary: Vocabulary, *, compact: bool = False
+    ) -> None:
+        self._tokenizer = _tokenizer(vocabulary)
+        self._stop_ids = vocabulary.stop_ids
+        self._size = len(vocabulary.tokens)
+        self._matcher = LLMatcher(self._tokenizer, _source(schema, compact=compact), log_level=0)
+        if self._matcher.is_error():
+            raise SchemaError(_reason(self._matcher.get_error()))
+        if not self.start().allowed().any():
+            raise SchemaError("the model's tokenizer has no token that could start an answer")
+
+    def start(self) -> GrammarState:
+        """Return a fresh state for one answer."""
+        return GrammarState(self._matcher.deep_copy(), self._size, self._stop_ids)
+
+
+class GrammarState:
+    """A `pipeline.models.base.Constraint` backed by llguidance."""
+
+    def __init__(self, matcher: LLMatcher, size: int, stop_ids: Sequence[int]) -> None:
+        self._matcher = matcher
+        self._size = size
+        self._stop_ids = list(stop_ids)
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Return bool (vocabulary size,): the tokens that keep the answer valid."""
+        # The matcher reports a stop before the stop token is consumed, and then gives no mask.
+        if self._matcher.is_stopped():
+            only_stop = np.zeros(self._size, np.bool_)
+            only_stop[self._stop_ids] = True
+            return only_stop
+        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        return np.unpackbits(packed, bitorder="little")[: self._size].view(np.bool_)
+
+    def accept(self, token_id: int) -> None:
+        """Move past one allowed token."""
+        if not self._matcher.consume_token(token_id):
+            raise ValueError(f"token {token_id} is not allowed here: {self._matcher.get_error()}")
+
+
+def check_schema(schema: Mapping[str, Any], name: str) -> None:
+    """Raise SchemaError, naming the schema, if it cannot be turned into a grammar."""
+    try:
+        Grammar(schema, _BYTES)
+    except SchemaError as error:
+        raise SchemaError(
+            f"schema {name}: {error}; remove that keyword, or set generation.constrained: false"
+        ) from error
+
+
+def _source(schema: Mapping[str, Any], *, compact: bool) -> str:
+    styled = {**schema, "x-guidance": _COMPACT if compact else _SPACED}
+    # Tokenizers of the sentencepiece kind start a word with a space: one is let through.
+    lark = f'start: " "? value\nvalue: %json {json.dumps(styled)}\n'
+    grammar: str = LLMatcher.grammar_from_lark(lark)
+    return grammar
+
+
+def _tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
+    stop_ids = list(vocabulary.stop_ids)
+    if vocabulary.backend is not None:
+        try:
+            return LLTokenizer(
+                vocabulary.backend, n_vocab=len(vocabulary.tokens), eos_token=stop_ids
+            )
+        except ValueError:
+            pass  # a decoder that the library does not know: its tokens are plain text
+    return LLTokenizer(TokenizerWrapper(_PlainTokens(vocabulary)), eos_token=stop_ids)
+
+
+class _PlainTokens:
+    """A vocabulary in the shape that llguidance wraps.
+
+    All 256 bytes are added past the end of the vocabulary. The library tokenizes text that the
+    grammar forces, a lone "}" for instance, and must be able to even where the vocabulary only
+    knows longer tokens that start so; the added ids are cut from every mask.
+    """
+
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        special = set(vocabulary.special_ids)
+        # The library knows a special token by its own name, which no text may contain.
+        self.tokens = [
+            f"<|special {i}|>".encode() if i in special else token
+            for i, token in enumerate(vocabulary.tokens)
+        ]
+        self.tokens += [bytes([i]) for i in range(256)]
+        self.eos_token_id = vocabulary.stop_ids[0]
+        self.special_token_ids = sorted(special)
+        # First come, first served: a token of the vocabulary goes before an added byte.
+        self._ids: dict[bytes, int] = {}
+        for i, token in enumerate(self.tokens):
+            if i not in special:
+                self._ids.setdefault(token, i)
+        self._longest = max(map(len, self._ids))
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        """Tokenize by the longest match."""
+        rest = text.encode() if isinstance(text, str) else text
+        ids: list[int] = []
+        while rest:
+            length = next(n for n in range(self._longest, 0, -1) if rest[:n] in self._ids)
+            ids.append(self._ids[rest[:length]])
+            rest = rest[length:]
+        return ids
+
+
+def _reason(error: str) -> str:
+    first = error.splitlines()[0] if error else "cannot be compiled"
+    return " ".join(first.split())[:300]
+
+
+_BYTES = Vocabulary(
+    tokens=(*(bytes([i]) for i in range(256)), b""),
+    special_ids=(256,),
+    stop_ids=(256,),
+)
+"""One token a byte and a stop token: the smallest vocabulary that can write anything."""

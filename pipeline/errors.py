@@ -1,0 +1,69 @@
+"""The error tree.
+
+::
+
+    PagelakeError
+    ├── UserError              the user's input is wrong: one line, exit code 2
+    │   ├── JobError           a job file, one of its keys, or a command-line option
+    │   ├── SchemaError        a JSON Schema that cannot be used
+    │   ├── InputError         an input path, glob or manifest
+    │   ├── CheckpointError    a model that cannot be found or loaded as asked
+    │   └── OutputError        an output that cannot be written, or belongs to another job
+    ├── RunError               the run itself failed: exit code 1
+    │   └── ConservationError  rows and plan disagree: a document or page is missing or doubled
+    └── ItemError              one document, page or sample failed; becomes a `Failure` row
+
+An `ItemError` never leaves a stage: it is caught at the stage's door and travels on as data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.records import FailureKind
+
+
+class PagelakeError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class UserError(PagelakeError):
+    """The user's input is wrong. The message is one line: what, where, and how to mend it."""
+
+
+class JobError(UserError):
+    """A job file, one of its keys, or a command-line option is wrong."""
+
+
+class SchemaError(UserError):
+    """A schema is not valid JSON Schema 2020-12, or uses what cannot be decoded or stored."""
+
+
+class InputError(UserError):
+    """An input path, glob or manifest cannot be used."""
+
+
+class CheckpointError(UserError):
+    """A model cannot be found, or cannot be loaded the way the job asks."""
+
+
+class OutputError(UserError):
+    """The output cannot be written, or holds the rows of a different job."""
+
+
+class RunError(PagelakeError):
+    """The run failed for a reason that is not one item's."""
+
+
+class ConservationError(RunError):
+    """The committed rows do not add up to the plan (see law 1 in docs/ARCHITECTURE.md)."""
+
+
+class ItemError(PagelakeError):
+    """One item failed; `kind` says how."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message

@@ -1,0 +1,148 @@
+"""The Family protocol: all that the rest of the house knows of a model family.
+
+A family has two halves, because they run on different machines: the *processor half* (`PageEncoder`
+and the prompt: CPU, no weights, no torch) and the *model half* (`Model`). Everything odd about a
+family stays behind them. `pipeline.models.families` finds the family of a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.job import Model as ModelSettings
+from pipeline.records import FinishReason, Image
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlan:
+    """How to draw a page: `width` x `height` pixels, then white to the right and below.
+
+    The canvas is never smaller than the drawing; all four are at least 1.
+    """
+
+    width: int
+    height: int
+    canvas_width: int
+    canvas_height: int
+
+
+PlanPage = Callable[[float, float, bool], PagePlan]
+"""(width, height, scalable) -> PagePlan. Points for a PDF page (scalable), pixels for an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model the job names, pinned.
+
+    `location` is a local directory or a hub id; `revision` is the hub's commit hash, or for a
+    directory a hash of its files. `canvas` is the fixed (width, height) in pixels that the
+    checkpoint reads, None for native aspect ratios; `schemas` are the only schema ids it was
+    trained to answer, None for any; `compact_json` says that it writes JSON without spaces.
+    """
+
+    name: str
+    family: str
+    location: str
+    revision: str
+    canvas: tuple[int, int] | None = None
+    schemas: tuple[str, ...] | None = None
+    compact_json: bool = False
+
+
+class PageEncoder(Protocol):
+    """The processor half. Picklable, and cheap to unpickle: it travels to every CPU task."""
+
+    def plan_page(self, width: float, height: float, scalable: bool) -> PagePlan:
+        """Say at which size to draw a page; see `PlanPage`."""
+        ...
+
+    def encode(self, image: Image) -> tuple[Image, ...]:
+        """Split and resize one page image into the uint8 tiles that the vision tower reads."""
+        ...
+
+
+class Constraint(Protocol):
+    """The grammar's state for one answer under way."""
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Bool of shape (vocabulary size,): which tokens may come next. Never all False."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """Move past a token that `allowed` permitted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One prompt: text with one image placeholder a page, and each page's tiles."""
+
+    prompt: str
+    tiles: tuple[tuple[Image, ...], ...]
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """One answer; `logprobs` are natural logarithms among the tokens that were allowed."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a grammar needs to know of a tokenizer.
+
+    `tokens[i]` is the UTF-8 text that token i stands for, b"" if it stands for none; `backend` is
+    the fast tokenizer's own JSON where the grammar library can read it, which is quicker and
+    knows how the tokenizer joins tokens.
+    """
+
+    tokens: tuple[bytes, ...]
+    special_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
+    backend: str | None = None
+
+
+class Model(Protocol):
+    """The model half, loaded and on its device. Not thread-safe: one caller at a time."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer as a grammar sees it."""
+        ...
+
+    def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
+        """Answer a batch, greedily; one output an input, in order.
+
+        Raises
+        ------
+        MemoryError
+            If the device has too little memory for the batch.
+        """
+        ...
+
+
+class Family(Protocol):
+    """A model family: how to build both halves for a checkpoint."""
+
+    def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> PageEncoder:
+        """Build the processor half. Raises CheckpointError if the settings do not fit."""
+        ...
+
+    def prompt(self, checkpoint: Checkpoint, instructions: str, n_pages: int) -> str:
+        """Render the checkpoint's chat template around the instructions and page images."""
+        ...
+
+    def load(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> Model:
+        """Load the weights onto `device` ("cpu" or "cuda"). Raises CheckpointError."""
+        ...

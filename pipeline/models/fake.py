@@ -1,0 +1,122 @@
+"""A family without weights, for tests and plumbing: valid answers that mean nothing.
+
+It takes pages at the size of a full Idefics2 with image splitting, so that rendering, transport and
+memory cost what they cost in a real job, and it writes bytes that the grammar allows, chosen by a
+checksum of the tiles: the same page always gets the same answer. Settings ride on the name:
+`fake?seconds=0.05` takes that long a sample, `fake?edge=224` makes smaller pages.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import zlib
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import CheckpointError
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import Checkpoint, Constraint, ModelInput, ModelOutput, Vocabulary
+from pipeline.models.idefics2.encoder import Idefics2Encoder
+from pipeline.records import FinishReason
+
+_STOP = 256
+_TYPICAL = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
+_CLOSING = frozenset((*b'"]},', _STOP))
+
+
+class FakeFamily:
+    """Builds the fake halves."""
+
+    def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics2Encoder:
+        """Return the encoder of Idefics2-8B with image splitting, or with another longest edge."""
+        edge = int(_option(checkpoint, "edge", 980))
+        splitting = settings.image_splitting
+        return Idefics2Encoder(
+            longest_edge=edge,
+            shortest_edge=edge * 378 // 980,
+            splitting=True if splitting == "auto" else splitting,
+        )
+
+    def prompt(self, checkpoint: Checkpoint, instructions: str, n_pages: int) -> str:
+        """Return the instructions after one placeholder a page."""
+        del checkpoint
+        return "<image>" * n_pages + instructions
+
+    def load(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> FakeModel:
+        """Return the fake model; there is nothing to load."""
+        del settings, device
+        return FakeModel(seconds=_option(checkpoint, "seconds", 0.0))
+
+
+class FakeModel:
+    """Writes one byte a token; without a grammar it writes a checksum of the tiles."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """All bytes, and a stop token."""
+        return Vocabulary(
+            tokens=(*(bytes([i]) for i in range(256)), b""),
+            special_ids=(_STOP,),
+            stop_ids=(_STOP,),
+        )
+
+    def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
+        """Answer each input by itself; see `pipeline.models.base.Model.generate`."""
+        time.sleep(self._seconds * len(inputs))
+        return [_answer(item, max_new_tokens) for item in inputs]
+
+
+def _answer(item: ModelInput, max_new_tokens: int) -> ModelOutput:
+    checksum = 0
+    for page in item.tiles:
+        for tile in page:
+            checksum = zlib.crc32(tile, checksum)
+    if item.constraint is None:
+        ids, reason = list(f"{checksum:08x}".encode()), FinishReason.STOP
+    else:
+        ids, reason = _write(item.constraint, random.Random(checksum), max_new_tokens)
+    return ModelOutput(
+        text=bytes(ids).decode(errors="replace"),
+        token_ids=tuple(ids),
+        logprobs=(0.0,) * len(ids),
+        finish_reason=reason,
+        prompt_tokens=len(item.prompt),
+    )
+
+
+def _write(
+    constraint: Constraint, rng: random.Random, max_new_tokens: int
+) -> tuple[list[int], FinishReason]:
+    ids: list[int] = []
+    while len(ids) < max_new_tokens:
+        token = _choose(constraint.allowed(), rng)
+        if token == _STOP:
+            return ids, FinishReason.STOP
+        constraint.accept(token)
+        ids.append(token)
+    return ids, FinishReason.LENGTH
+
+
+def _choose(allowed: NDArray[np.bool_], rng: random.Random) -> int:
+    """Pick an allowed byte: plain characters for a while, closing ones soon."""
+    options = np.flatnonzero(allowed).tolist()
+    closing = [token for token in options if token in _CLOSING]
+    plain = [token for token in options if token in _TYPICAL]
+    if closing and (not plain or rng.random() < 0.3):
+        return rng.choice(closing)
+    return rng.choice(plain or options)
+
+
+def _option(checkpoint: Checkpoint, key: str, default: float) -> float:
+    values = parse_qs(checkpoint.location.partition("?")[2]).get(key)
+    try:
+        return float(values[0]) if values else default
+    except ValueError as error:
+        raise CheckpointError(f"model.name: {key} must be a number, not '{values}'") from error

@@ -1,0 +1,143 @@
+"""Which family a checkpoint belongs to, and where its files are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import Checkpoint, Family
+
+BUNDLED = Path(__file__).parent
+"""Checkpoints shipped inside the package are folders here, loaded by their bare name."""
+
+TRAITS_FILE = "pagelake.json"
+"""Optional file of a checkpoint, with the optional keys canvas, schemas and compact_json of
+`Checkpoint`."""
+
+_WHOLE_FILE_LIMIT = 1 << 30
+_SAMPLE_BYTES = 1 << 20
+_SAMPLES_PER_FILE = 32
+
+
+def _idefics2() -> Family:
+    from pipeline.models.idefics2.family import Idefics2Family
+
+    return Idefics2Family()
+
+
+def _fake() -> Family:
+    from pipeline.models.fake import FakeFamily
+
+    return FakeFamily()
+
+
+_FAMILIES: Mapping[str, Callable[[], Family]] = {"idefics2": _idefics2, "fake": _fake}
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """Return the family that reads this checkpoint."""
+    return _FAMILIES[checkpoint.family]()
+
+
+def resolve(settings: ModelSettings) -> Checkpoint:
+    """Find the checkpoint that a job names, and pin its revision.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, or no family here reads it.
+    """
+    if settings.family == "fake":
+        return Checkpoint(settings.name, "fake", settings.name, revision="fake")
+    bundled = BUNDLED / settings.name / "config.json"
+    path = bundled.parent if bundled.is_file() else Path(settings.name).expanduser()
+    if path.is_dir():
+        return _local(settings, path)
+    if settings.name.startswith((".", "/", "~")) or settings.name.count("/") != 1:
+        raise CheckpointError(
+            f"model.name: no checkpoint at '{settings.name}'; give a folder made by "
+            "save_pretrained, a hub id (owner/name), or 'nano'"
+        )
+    return _from_hub(settings)
+
+
+def _local(settings: ModelSettings, path: Path) -> Checkpoint:
+    if settings.revision is not None:
+        raise CheckpointError(
+            f"model.revision: '{settings.name}' is a local folder and has no revisions; remove it"
+        )
+    config = _read_json(path / "config.json")
+    traits = _read_json(path / TRAITS_FILE) if (path / TRAITS_FILE).is_file() else {}
+    return Checkpoint(
+        name=settings.name,
+        family=_family_name(settings, config),
+        location=str(path.resolve()),
+        revision=_content_hash(path),
+        canvas=tuple(traits["canvas"]) if "canvas" in traits else None,
+        schemas=tuple(traits["schemas"]) if "schemas" in traits else None,
+        compact_json=bool(traits.get("compact_json", False)),
+    )
+
+
+def _from_hub(settings: ModelSettings) -> Checkpoint:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        config = Path(
+            hf_hub_download(settings.name, "config.json", revision=settings.revision or "main")
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"model.name: '{settings.name}' is no local folder and could not be fetched from the "
+            f"hub ({type(error).__name__}); check the name, model.revision and the network"
+        ) from error
+    # The cache's layout is .../snapshots/<commit>/config.json.
+    return Checkpoint(
+        name=settings.name,
+        family=_family_name(settings, _read_json(config)),
+        location=settings.name,
+        revision=config.parent.name,
+    )
+
+
+def _family_name(settings: ModelSettings, config: Mapping[str, Any]) -> str:
+    found = str(config.get("model_type", "unknown"))
+    if settings.family == "auto" and found not in _FAMILIES:
+        raise CheckpointError(
+            f"model.name: '{settings.name}' is a '{found}' model; this version reads "
+            f"{', '.join(name for name in _FAMILIES if name != 'fake')}"
+        )
+    return found if settings.family == "auto" else settings.family
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"model.name: cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"model.name: {path} is not a JSON object")
+    return value
+
+
+def _content_hash(path: Path) -> str:
+    """Hash a checkpoint folder: small files whole, huge weight files by evenly spread samples."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.suffix in {".json", ".jinja", ".safetensors"}):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if size <= _WHOLE_FILE_LIMIT:
+                while block := stream.read(_SAMPLE_BYTES):
+                    digest.update(block)
+            else:
+                for i in range(_SAMPLES_PER_FILE):
+                    stream.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES_PER_FILE - 1))
+                    digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:40]

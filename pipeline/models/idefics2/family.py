@@ -1,0 +1,86 @@
+"""Idefics2: both halves built from one checkpoint folder or hub id.
+
+Laurençon et al., "What matters when building vision-language models?", arXiv:2405.02246.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.errors import CheckpointError
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import Checkpoint, Model
+from pipeline.models.idefics2.encoder import Idefics2Encoder
+
+
+class Idefics2Family:
+    """Builds the encoder, the prompt and the model with the stock transformers classes."""
+
+    def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics2Encoder:
+        """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
+        images = load_processor(checkpoint).image_processor
+        splitting = settings.image_splitting
+        return Idefics2Encoder(
+            longest_edge=int(images.size["longest_edge"]),
+            shortest_edge=int(images.size["shortest_edge"]),
+            splitting=bool(images.do_image_splitting) if splitting == "auto" else splitting,
+            canvas=checkpoint.canvas,
+        )
+
+    def prompt(self, checkpoint: Checkpoint, instructions: str, n_pages: int) -> str:
+        """Render the chat template: the pages' images, then the instructions."""
+        processor = load_processor(checkpoint)
+        if processor.chat_template is None:
+            raise CheckpointError(
+                f"model.name: '{checkpoint.name}' has no chat template; use a chat checkpoint, or "
+                "add a chat_template.jinja to it"
+            )
+        content: list[dict[str, str]] = [{"type": "image"}] * n_pages
+        content.append({"type": "text", "text": instructions})
+        rendered: str = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        # The tokenizer adds the beginning-of-sequence token itself.
+        return rendered.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
+
+    def load(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> Model:
+        """Load the weights. Raises CheckpointError."""
+        from pipeline.models.idefics2.model import Idefics2Model
+
+        return Idefics2Model(checkpoint, settings, device)
+
+
+def load_processor(checkpoint: Checkpoint) -> Any:
+    """Load the stock `Idefics2Processor` with its Pillow backend.
+
+    The backend is pinned, because the torchvision one gives other pixels.
+
+    Raises
+    ------
+    CheckpointError
+        If the files are missing or broken.
+    """
+    from transformers import AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        processor = AutoProcessor.from_pretrained(
+            checkpoint.location, backend="pil", **pinned(checkpoint)
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"model.name: the processor of '{checkpoint.name}' does not load: {_line(error)}"
+        ) from error
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def pinned(checkpoint: Checkpoint) -> dict[str, str]:
+    """Keyword arguments that pin a hub checkpoint's revision; none for a local folder."""
+    from_hub = checkpoint.location == checkpoint.name
+    return {"revision": checkpoint.revision} if from_hub else {}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

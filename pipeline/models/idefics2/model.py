@@ -1,0 +1,199 @@
+"""The model half of Idefics2: uint8 tiles and prompts in, greedy constrained answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForImageTextToText
+from transformers.generation import LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from pipeline.errors import CheckpointError
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Vocabulary
+from pipeline.models.idefics2.constrain import ConstrainedLogits
+from pipeline.models.idefics2.family import load_processor, pinned
+from pipeline.records import FinishReason, Image
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NEVER_GENERATED = ("<image>", "<fake_token_around_image>")
+
+
+class Idefics2Model:
+    """Weights, processor and the static-batch `generate` of transformers.
+
+    Vision runs apart from text: tiles of one patch grid are encoded together, unpadded, so that a
+    tile's features never depend on its company.
+    """
+
+    max_tiles_per_chunk = 16  # the connector widens every patch to 14,336 floats at 8B
+
+    def __init__(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> None:
+        self._device = torch.device(device)
+        self._processor = load_processor(checkpoint)
+        if settings.image_splitting != "auto":
+            self._processor.image_processor.do_image_splitting = settings.image_splitting
+        self._model = _load_weights(checkpoint, settings, self._device)
+        latents = self._model.config.perceiver_config.resampler_n_latents
+        if self._processor.image_seq_len != latents:
+            raise CheckpointError(
+                f"model.name: '{checkpoint.name}' has image_seq_len "
+                f"{self._processor.image_seq_len} in its processor and {latents} latents in its "
+                "model; mend processor_config.json"
+            )
+        self._pixel_values = _pixel_table(self._processor.image_processor).to(
+            self._device, self._model.dtype
+        )
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer as a grammar sees it."""
+        tokenizer = self._processor.tokenizer
+        size = self._model.config.text_config.vocab_size
+        special = set(tokenizer.all_special_ids)
+        tokens = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
+        texts = [b"" if i in special else t.encode() for i, t in enumerate(tokens)]
+        texts += [b""] * (size - len(texts))
+        return Vocabulary(
+            tokens=tuple(texts),
+            special_ids=tuple(sorted(special)),
+            stop_ids=self._stop_ids,
+            backend=tokenizer.backend_tokenizer.to_str(),
+        )
+
+    @cached_property
+    def _stop_ids(self) -> tuple[int, ...]:
+        tokenizer = self._processor.tokenizer
+        end_of_utterance = tokenizer.convert_tokens_to_ids("<end_of_utterance>")
+        return tuple(dict.fromkeys((tokenizer.eos_token_id, end_of_utterance)))
+
+    @torch.inference_mode()
+    def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
+        """Answer a batch; see `pipeline.models.base.Model.generate`."""
+        try:
+            return self._generate(inputs, max_new_tokens)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise MemoryError(str(error).splitlines()[0]) from error
+
+    def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
+        text = self._processor(
+            text=[item.prompt for item in inputs], padding=True, return_tensors="pt"
+        ).to(self._device)
+        features = self._features([tile for i in inputs for page in i.tiles for tile in page])
+        logits = ConstrainedLogits(
+            [item.constraint for item in inputs],
+            stop_ids=self._stop_ids,
+            never=self._processor.tokenizer.convert_tokens_to_ids(list(_NEVER_GENERATED)),
+        )
+        vision = (
+            {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
+            if features
+            else {}
+        )
+        sequences = self._model.generate(
+            **text,
+            **vision,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=list(self._stop_ids),
+            pad_token_id=self._processor.tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([logits]),
+        )
+        answers = sequences[:, text["input_ids"].shape[1] :].tolist()
+        prompt_tokens = text["attention_mask"].sum(1).tolist()
+        return [
+            self._output(answer, logprobs, n_prompt)
+            for answer, logprobs, n_prompt in zip(
+                answers, logits.logprobs(), prompt_tokens, strict=True
+            )
+        ]
+
+    def _output(self, ids: list[int], logprobs: list[float], prompt_tokens: int) -> ModelOutput:
+        stops = [i for i, token in enumerate(ids) if token in self._stop_ids]
+        end = stops[0] if stops else len(ids)
+        return ModelOutput(
+            text=self._processor.tokenizer.decode(ids[:end], skip_special_tokens=True),
+            token_ids=tuple(ids[:end]),
+            logprobs=tuple(logprobs[:end]),
+            finish_reason=FinishReason.STOP if stops else FinishReason.LENGTH,
+            prompt_tokens=int(prompt_tokens),
+        )
+
+    def _features(self, tiles: Sequence[Image]) -> list[torch.Tensor]:
+        """Return one (n_latents, hidden) tensor a tile, in the order given."""
+        features: list[torch.Tensor | None] = [None] * len(tiles)
+        for chunk in self._chunks(tiles):
+            pixels = self.pixels([tiles[i] for i in chunk]).unsqueeze(1)
+            encoded = self._model.get_image_features(pixel_values=pixels).pooler_output
+            for i, feature in zip(chunk, encoded, strict=True):
+                features[i] = feature
+        return [feature for feature in features if feature is not None]
+
+    def _chunks(self, tiles: Sequence[Image]) -> Iterator[list[int]]:
+        grids: dict[tuple[int, int], list[int]] = {}
+        for i, tile in enumerate(tiles):
+            grids.setdefault(self._grid(tile), []).append(i)
+        for members in grids.values():
+            for start in range(0, len(members), self.max_tiles_per_chunk):
+                yield members[start : start + self.max_tiles_per_chunk]
+
+    def _grid(self, tile: Image) -> tuple[int, int]:
+        patch = self._model.config.vision_config.patch_size
+        return tile.shape[0] // patch, tile.shape[1] // patch
+
+    def pixels(self, tiles: Sequence[Image]) -> torch.Tensor:
+        """Normalise tiles of one patch grid: float (n, 3, rows * patch, columns * patch).
+
+        Pixels past the last whole patch are cut: the patch convolution never reads them.
+        """
+        rows, columns = self._grid(tiles[0])
+        patch = self._model.config.vision_config.patch_size
+        height, width = rows * patch, columns * patch
+        pixels = torch.empty(
+            (len(tiles), 3, height, width), dtype=self._model.dtype, device=self._device
+        )
+        for target, tile in zip(pixels, tiles, strict=True):
+            levels = torch.from_numpy(tile[:height, :width]).to(self._device)
+            for channel, table in enumerate(self._pixel_values):
+                source = levels[..., channel if levels.shape[-1] == 3 else 0]
+                target[channel] = table[source.int()]
+        return pixels
+
+
+def _pixel_table(images: object) -> torch.Tensor:
+    """Return float32 (3, 256): what the stock processor makes of each byte, channel by channel."""
+    levels = np.repeat(np.arange(256, dtype=np.uint8)[None, None, :], 3, axis=0)
+    rescaled: NDArray[np.float32] = images.rescale(levels, images.rescale_factor)  # type: ignore[attr-defined]
+    normal = images.normalize(rescaled, images.image_mean, images.image_std)  # type: ignore[attr-defined]
+    return torch.from_numpy(np.ascontiguousarray(normal[:, 0, :], dtype=np.float32))
+
+
+def _load_weights(
+    checkpoint: Checkpoint, settings: ModelSettings, device: torch.device
+) -> torch.nn.Module:
+    attention = settings.attention
+    if attention == "auto":
+        flash = device.type == "cuda" and find_spec("flash_attn") is not None
+        attention = "flash_attention_2" if flash and settings.dtype != "float32" else "sdpa"
+    if settings.dtype == "auto":
+        # Half precision is slower than float32 on most CPUs, and answers are exact in float32.
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    else:
+        dtype = _DTYPES[settings.dtype]
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            checkpoint.location, dtype=dtype, attn_implementation=attention, **pinned(checkpoint)
+        )
+        if settings.adapter is not None:
+            model.load_adapter(settings.adapter)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"model.name: '{checkpoint.name}' does not load: {line}") from error
+    return model.to(device).eval()
