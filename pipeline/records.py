@@ -6,7 +6,7 @@
                     (in Shards)
 
 Everything is frozen. A failure of an item is a value (`Failure`) that travels in the item's place,
-so a stage yields `Page | Failure`, `Sample | Failure`, `Generation | Failure`.
+so a stage yields `Page | Failure`, `Sample | Failed`, `Answer | Failed`.
 The Arrow schemas of the published tables are in `pipeline.lake.tables`.
 """
 
@@ -148,6 +148,7 @@ class Window:
     modified: str
     n_pages: int
     page_numbers: tuple[int, ...]
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +189,16 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class SampleId:
-    """Who a sample is: the pages of one document that share a prompt."""
+    """Who a sample is: the pages of one document that share a prompt.
+
+    `source` is the document's, carried along.
+    """
 
     document_id: str
     uri: str
     n_pages: int
     page_numbers: tuple[int, ...]
+    source: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def whole(self) -> bool:
@@ -238,6 +243,24 @@ class Generation:
     prompt_tokens: int
     queue_s: float = 0.0
     model_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generation with the sample it answers, and what the sample cost before, in seconds."""
+
+    id: SampleId
+    generation: Generation
+    rasterize_s: float = 0.0
+    encode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What travels on in place of a sample or an answer that failed."""
+
+    id: SampleId
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)

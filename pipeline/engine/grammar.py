@@ -34,10 +34,11 @@ class Grammar:
     def __init__(
         self, schema: Mapping[str, Any], vocabulary: Vocabulary, *, compact: bool = False
     ) -> None:
-        self._tokenizer = _tokenizer(vocabulary)
+        tokenizer, canonical = _tokenizer(vocabulary)
         self._stop_ids = vocabulary.stop_ids
         self._size = len(vocabulary.tokens)
-        self._matcher = LLMatcher(self._tokenizer, _source(schema, compact=compact), log_level=0)
+        source = _source(schema, compact=compact, canonical=canonical)
+        self._matcher = LLMatcher(tokenizer, source, log_level=0)
         if self._matcher.is_error():
             raise SchemaError(_reason(self._matcher.get_error()))
         if not self.start().allowed().any():
@@ -82,62 +83,48 @@ def check_schema(schema: Mapping[str, Any], name: str) -> None:
         ) from error
 
 
-def _source(schema: Mapping[str, Any], *, compact: bool) -> str:
+def _source(schema: Mapping[str, Any], *, compact: bool, canonical: bool) -> str:
     styled = {**schema, "x-guidance": _COMPACT if compact else _SPACED}
+    # Where the grammar leaves one way to go on, the library takes the tokens that the tokenizer
+    # would: right for a real tokenizer, a dead end for a list of long tokens.
+    options = "" if canonical else '%llguidance {"no_forcing": true}\n'
     # Tokenizers of the sentencepiece kind start a word with a space: one is let through.
-    lark = f'start: " "? value\nvalue: %json {json.dumps(styled)}\n'
+    lark = f'{options}start: " "? value\nvalue: %json {json.dumps(styled)}\n'
     grammar: str = LLMatcher.grammar_from_lark(lark)
     return grammar
 
 
-def _tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
+def _tokenizer(vocabulary: Vocabulary) -> tuple[LLTokenizer, bool]:
+    """Return the library's tokenizer, and whether it tokenizes as the model's own does."""
     stop_ids = list(vocabulary.stop_ids)
     if vocabulary.backend is not None:
         try:
-            return LLTokenizer(
-                vocabulary.backend, n_vocab=len(vocabulary.tokens), eos_token=stop_ids
-            )
+            size = len(vocabulary.tokens)
+            return LLTokenizer(vocabulary.backend, n_vocab=size, eos_token=stop_ids), True
         except ValueError:
             pass  # a decoder that the library does not know: its tokens are plain text
-    return LLTokenizer(TokenizerWrapper(_PlainTokens(vocabulary)), eos_token=stop_ids)
+    return LLTokenizer(TokenizerWrapper(_PlainTokens(vocabulary)), eos_token=stop_ids), False
 
 
 class _PlainTokens:
-    """A vocabulary in the shape that llguidance wraps.
-
-    All 256 bytes are added past the end of the vocabulary. The library tokenizes text that the
-    grammar forces, a lone "}" for instance, and must be able to even where the vocabulary only
-    knows longer tokens that start so; the added ids are cut from every mask.
-    """
+    """A vocabulary in the shape that llguidance wraps."""
 
     bos_token_id = None
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        self.eos_token_id = vocabulary.stop_ids[0]
+        self.special_token_ids = list(vocabulary.special_ids)
         special = set(vocabulary.special_ids)
         # The library knows a special token by its own name, which no text may contain.
         self.tokens = [
             f"<|special {i}|>".encode() if i in special else token
             for i, token in enumerate(vocabulary.tokens)
         ]
-        self.tokens += [bytes([i]) for i in range(256)]
-        self.eos_token_id = vocabulary.stop_ids[0]
-        self.special_token_ids = sorted(special)
-        # First come, first served: a token of the vocabulary goes before an added byte.
-        self._ids: dict[bytes, int] = {}
-        for i, token in enumerate(self.tokens):
-            if i not in special:
-                self._ids.setdefault(token, i)
-        self._longest = max(map(len, self._ids))
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Tokenize by the longest match."""
-        rest = text.encode() if isinstance(text, str) else text
-        ids: list[int] = []
-        while rest:
-            length = next(n for n in range(self._longest, 0, -1) if rest[:n] in self._ids)
-            ids.append(self._ids[rest[:length]])
-            rest = rest[length:]
-        return ids
+        """Never asked for the tokens of any text, because the grammar forces none."""
+        del text
+        return []
 
 
 def _reason(error: str) -> str:

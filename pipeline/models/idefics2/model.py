@@ -160,7 +160,7 @@ class Idefics2Model:
             (len(tiles), 3, height, width), dtype=self._model.dtype, device=self._device
         )
         for target, tile in zip(pixels, tiles, strict=True):
-            levels = torch.from_numpy(tile[:height, :width]).to(self._device)
+            levels = torch.from_numpy(np.array(tile[:height, :width])).to(self._device)
             for channel, table in enumerate(self._pixel_values):
                 source = levels[..., channel if levels.shape[-1] == 3 else 0]
                 target[channel] = table[source.int()]

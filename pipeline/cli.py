@@ -1,0 +1,136 @@
+"""The command line. No logic here: each command calls one function and prints what it gives.
+
+Nothing heavy is imported until a command runs, so that `pagelake --help` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from pipeline import __version__
+from pipeline.errors import PagelakeError, UserError
+
+EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="pagelake",
+    help="Turn piles of PDFs, scans and images into schema-true tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+job_app = typer.Typer(help="About job files.", no_args_is_help=True)
+app.add_typer(job_app, name="job")
+
+people = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line, and turn errors into one line and an exit code."""
+    try:
+        app()
+    except UserError as error:
+        _complain(str(error))
+        sys.exit(EXIT_USER_ERROR)
+    except PagelakeError as error:
+        _complain(f"the run failed: {error}; what was committed stays, run again to continue")
+        sys.exit(EXIT_RUN_FAILED)
+    except KeyboardInterrupt:
+        _complain("stopped; what was committed stays, run the same command again to continue")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _complain(message: str) -> None:
+    line = " ".join(message.split())
+    people.print(f"pagelake: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pagelake {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def run(
+    job: Annotated[str, typer.Argument(help="A job file, or the name of a packaged job: demo.")],
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
+    ] = None,
+    runner: Annotated[
+        Literal["ray", "local"], typer.Option(help="ray, or everything in this process.")
+    ] = "ray",
+    retry: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,...", help="Of the failed pages, do only these kinds again."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over; old tables stay until the new are done.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read so many documents only.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count documents and pages; load no model.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a summary for machines.")] = False,
+) -> None:
+    """Run a job, or continue one: finished pages are not done again."""
+    from pipeline.jobfile import load_job
+    from pipeline.runners import run as runs
+
+    loaded = load_job(job, settings or (), inputs or (), output)
+    options = runs.Options(runner, limit, runs.failure_kinds(retry), fresh)
+    if dry_run:
+        planned = runs.dry_run(loaded, options, people)
+        typer.echo(planned.to_json() if json else planned.text())
+        return
+    summary = runs.run(loaded, options, people)
+    if json:
+        typer.echo(summary.to_json())
+    else:
+        summary.print(people)
+    raise typer.Exit(EXIT_OK if summary.all_ok else EXIT_NOT_ALL_OK)
+
+
+@job_app.command("schema")
+def job_schema() -> None:
+    """Print the JSON Schema of job files, for editors."""
+    import json
+
+    from pipeline.job import Job
+
+    typer.echo(json.dumps(Job.model_json_schema(by_alias=True), indent=2))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what is missing."""
+    from pipeline.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        mark = "ok     " if finding.good else ("missing" if finding.required else "-      ")
+        typer.echo(f"{mark}  {finding.name}: {finding.text}")
+    if any(finding.required and not finding.good for finding in findings):
+        raise typer.Exit(EXIT_RUN_FAILED)
+
+
+if __name__ == "__main__":
+    main()

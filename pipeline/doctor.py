@@ -1,0 +1,76 @@
+"""What this machine offers a run: `pagelake doctor`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipeline.job import Model
+from pipeline.models.devices import describe_device
+from pipeline.models.families import resolve
+
+_CORE = ("ray", "torch", "transformers", "pyarrow", "pypdfium2", "pillow", "llguidance")
+_OPTIONAL = {
+    "flash-attn": "faster attention on GPUs; pip install pagelake[gpu]",
+    "bitsandbytes": "quantized weights; pip install pagelake[gpu]",
+}
+_POPPLER = ("pdftoppm", "pdfinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. What is not `required` may be missing."""
+
+    name: str
+    text: str
+    good: bool
+    required: bool = True
+
+
+def examine() -> list[Finding]:
+    """Look at Python, packages, Poppler, the device, memory and the bundled model."""
+    return [
+        Finding("python", sys.version.split()[0], (3, 11) <= sys.version_info < (3, 14)),
+        *(_package(name) for name in _CORE),
+        *(_package(name, hint) for name, hint in _OPTIONAL.items()),
+        _poppler(),
+        Finding("device", describe_device(), good=True),
+        _shared_memory(),
+        _bundled_model(),
+    ]
+
+
+def _package(name: str, hint: str | None = None) -> Finding:
+    try:
+        return Finding(name, version(name), good=True, required=hint is None)
+    except PackageNotFoundError:
+        return Finding(name, f"not installed ({hint or 'reinstall pagelake'})", False, hint is None)
+
+
+def _poppler() -> Finding:
+    missing = [program for program in _POPPLER if shutil.which(program) is None]
+    text = (
+        f"{', '.join(missing)} not found; pages that pdfium cannot draw get no second try, and "
+        "render.renderer: poppler does not work (Debian: apt-get install poppler-utils)"
+        if missing
+        else "found; it serves as the second renderer"
+    )
+    return Finding("poppler", text, good=not missing, required=False)
+
+
+def _shared_memory() -> Finding:
+    place = Path("/dev/shm")  # noqa: S108
+    if not place.is_dir():
+        return Finding("shared memory", "no /dev/shm; Ray uses a folder", False, required=False)
+    size = os.statvfs(place)
+    gib = size.f_bavail * size.f_frsize / 2**30
+    return Finding("shared memory", f"{gib:.1f} GiB free in /dev/shm", gib >= 1, required=False)
+
+
+def _bundled_model() -> Finding:
+    checkpoint = resolve(Model(name="nano"))
+    return Finding("bundled model", f"nano, revision {checkpoint.revision[:12]}", good=True)

@@ -1,0 +1,55 @@
+"""Everything in one process, a shard at a time: the oracle of tests, and for places without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from pipeline.lake.layout import Layout
+from pipeline.lake.plans import documents_of, read_rows, shards_of
+from pipeline.records import Plan
+from pipeline.runners.recipe import Recipe
+from pipeline.runners.steps import Answerer, Committer, Drawer, Planner, Receipt
+
+
+class LocalRunner:
+    """See `pipeline.runners.runner.Runner`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._layout = Layout.open(recipe.job.output.uri)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def plan(self, listing: str) -> Iterator[Plan]:
+        """Plan one document after the other."""
+        planner = Planner(self._recipe)
+        try:
+            for table in read_rows(self._layout, listing):
+                yield from planner.plan(documents_of(table))
+        finally:
+            planner.close()
+
+    def pages(self, shards: str) -> Iterator[Receipt]:
+        """Do one shard after the other."""
+        device = "cuda" if self._recipe.job.resources.gpus_per_actor > 0 else "cpu"
+        answerer = Answerer(self._recipe, device)
+        drawer = Drawer(self._recipe)
+        committer = Committer(self._recipe)
+        try:
+            for table in read_rows(self._layout, shards):
+                for shard in shards_of(table):
+                    yield committer.commit(answerer.answer(list(drawer.draw(shard))))
+        finally:
+            drawer.close()
+            answerer.close()

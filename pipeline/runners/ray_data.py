@@ -1,0 +1,240 @@
+"""Ray Data carries the work: CPU tasks draw beside the actors that hold the model.
+
+The only module that imports `ray`. Where a setting differs from Ray's default, a comment says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+# Ray reads this when it is imported: without it, tasks that ask for no GPU warn on every start.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+
+from pipeline.errors import PagelakeError, RunError
+from pipeline.lake.layout import Layout
+from pipeline.lake.plans import documents_of, plans_of, plans_table, shards_of
+from pipeline.records import Plan
+from pipeline.runners.recipe import Recipe
+from pipeline.runners.steps import Answerer, Committer, Drawer, Planner, Receipt
+from pipeline.runners.transport import answers_of, answers_table, samples_of, samples_table
+from pipeline.stages.plan import PAGES_PER_SHARD
+
+T = TypeVar("T", Planner, Drawer, Committer)
+
+_DOCUMENTS_PER_TASK = 32
+_OBJECT_STORE_BYTES = 1 << 30
+_NEVER_SPLIT = 1 << 40
+
+
+class RayRunner:
+    """See `pipeline.runners.runner.Runner`.
+
+    Starts a private Ray on this machine, or joins the one that `RAY_ADDRESS` names; one that runs
+    in this process already is used and left running.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._layout = Layout.open(recipe.job.output.uri)
+        self._started = False
+
+    def __enter__(self) -> Self:
+        if not ray.is_initialized():
+            _start(self._recipe)
+            self._started = True
+        _configure()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._started:
+            ray.shutdown()
+
+    def plan(self, listing: str) -> Iterator[Plan]:
+        """Plan documents in CPU tasks."""
+        tables = self._read(listing, rows_per_task=_DOCUMENTS_PER_TASK).map_batches(
+            _Plan(self._recipe), batch_size=None, batch_format="pyarrow", num_cpus=1
+        )
+        for table in _stream(tables):
+            yield from plans_of(table)
+
+    def pages(self, shards: str) -> Iterator[Receipt]:
+        """Draw in CPU tasks, answer in actors, parse and commit in CPU tasks.
+
+        A shard is one row and its samples are one block, however many bytes they turn out to be:
+        Ray can replay a task only if it gives the same number of blocks again.
+        """
+        receipts = (
+            self._read(shards, rows_per_task=1)
+            .map_batches(_Draw(self._recipe), batch_size=None, batch_format="pyarrow", num_cpus=1)
+            .map_batches(
+                _Answer,
+                fn_constructor_args=(self._recipe,),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=_pool(self._recipe),
+                **_actor_resources(self._recipe),
+            )
+            # Half a core each keeps a two-core laptop whole: a model, a drawing and a commit.
+            .map_batches(
+                _Commit(self._recipe), batch_size=None, batch_format="pyarrow", num_cpus=0.5
+            )
+        )
+        for table in _stream(receipts):
+            yield from (Receipt.from_json(text) for text in table.column("receipt").to_pylist())
+
+    def _read(self, name: str, rows_per_task: int) -> ray.data.Dataset:
+        # A Parquet read alone would hand all rows of a file to one task.
+        return ray.data.read_parquet(
+            f"{self._layout.root}/{name}", filesystem=self._layout.filesystem
+        ).repartition(target_num_rows_per_block=rows_per_task)
+
+
+def _start(recipe: Recipe) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, **quiet)
+        return
+    cpus = recipe.job.resources.cpus or os.cpu_count() or 1
+    ray.init(
+        address="local",
+        num_cpus=max(2, math.ceil(cpus)),
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+def _configure() -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Data must never be dropped to go on: items fail as rows, and everything else stops the run.
+    context.max_errored_blocks = 0
+    # A slow model is no stall; Ray would end a run that commits nothing for half an hour.
+    context.execution_no_progress_timeout_s = -1
+    context.max_consecutive_actor_init_deaths = 3
+    context.target_max_block_size = _NEVER_SPLIT
+
+
+def _pool(recipe: Recipe) -> ActorPoolStrategy:
+    resources = recipe.job.resources
+    calls = max(2, math.ceil(resources.batch / PAGES_PER_SHARD) + 1)
+    return ActorPoolStrategy(
+        min_size=resources.actors.min,
+        max_size=resources.actors.max,
+        max_concurrent_calls_per_actor=calls,
+        # Twice the calls under way keeps an actor fed, and is what makes Ray grow the pool.
+        max_tasks_in_flight_per_actor=2 * calls,
+        enable_true_multi_threading=True,
+    )
+
+
+def _actor_resources(recipe: Recipe) -> dict[str, float]:
+    resources = recipe.job.resources
+    if resources.gpus_per_actor > 0:
+        return {"num_gpus": resources.gpus_per_actor, "num_cpus": resources.cpus_per_actor or 1}
+    # Not a whole core: Ray fuses an actor that asks for the same as the task before it.
+    return {"num_cpus": resources.cpus_per_actor or 0.5}
+
+
+def _stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Run a dataset, and give its blocks as they come. Raises RunError for whatever Ray raises."""
+    try:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            if table.num_rows:
+                yield table
+    except RayError as error:
+        cause: BaseException = error
+        while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
+            cause = inner
+        if isinstance(cause, PagelakeError):
+            raise cause from error
+        lines = [line for line in str(cause).splitlines() if line.strip()]
+        raise RunError(f"Ray: {lines[-1].strip() if lines else type(cause).__name__}") from error
+
+
+class _Plan:
+    """Documents -> plans, in a CPU task."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        planner = _held(Planner, self._recipe)
+        return plans_table(list(planner.plan(documents_of(table))))
+
+
+class _Draw:
+    """Shards -> samples, in a CPU task."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        drawer = _held(Drawer, self._recipe)
+        return samples_table(s for shard in shards_of(table) for s in drawer.draw(shard))
+
+
+class _Answer:
+    """Samples -> answers, in an actor."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        resources = recipe.job.resources
+        on_gpu = resources.gpus_per_actor > 0
+        if not on_gpu:
+            # Ray allows one thread an actor that asks for half a core; torch reads this on import.
+            threads = resources.cpus_per_actor or (os.cpu_count() or 1) / 2 / resources.actors.max
+            os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(threads)))
+        self._answerer = Answerer(recipe, "cuda" if on_gpu else "cpu")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return answers_table(self._answerer.answer(samples_of(table)))
+
+
+class _Commit:
+    """Answers -> a receipt, in a CPU task."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        receipt = _held(Committer, self._recipe).commit(answers_of(table))
+        return pa.table({"receipt": [receipt.to_json()]})
+
+
+_holding: dict[str, tuple[str, Any]] = {}
+
+
+def _held(kind: type[T], recipe: Recipe) -> T:
+    """Return this worker process's own Planner, Drawer or Committer, made once a run.
+
+    A renderer's child outlives the tasks that use it: starting one costs more than most documents.
+    """
+    run_id = recipe.provenance.run_id
+    found = _holding.get(kind.__name__)
+    if found is None or found[0] != run_id:
+        for name in [name for name, (held_run, _) in _holding.items() if held_run != run_id]:
+            _holding.pop(name)[1].close()
+        found = (run_id, kind(recipe))
+        _holding[kind.__name__] = found
+    held: T = found[1]
+    return held

@@ -1,0 +1,121 @@
+"""A job made ready to run: what every task needs to know, small enough to travel to each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline import __version__
+from pipeline.engine.grammar import check_schema
+from pipeline.job import Job
+from pipeline.models.base import Checkpoint, PageEncoder
+from pipeline.models.families import family_of, resolve
+from pipeline.records import Provenance
+from pipeline.schema import Schema, default_prompt, load_schema, relax
+
+_OCR_PROMPT = "Transcribe all text of this page, line by line, in reading order."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`identity` is what the fingerprint is made of, key by key: the settings that change answers.
+
+    The password is kept out of every printed form.
+    """
+
+    job: Job
+    schema: Schema
+    checkpoint: Checkpoint
+    encoder: PageEncoder
+    prompt: str
+    identity: dict[str, Any]
+    provenance: Provenance
+    warnings: tuple[str, ...] = ()
+    password: str | None = field(default=None, repr=False)
+
+
+def prepare(job: Job, run_id: str) -> Recipe:
+    """Load what the job names, except the weights, and check that it fits together.
+
+    Raises
+    ------
+    UserError
+        If the schema or the checkpoint cannot be used.
+    """
+    schema = load_schema(job.schema_)
+    checkpoint = resolve(job.model)
+    if job.task == "extract" and job.generation.constrained:
+        check_schema(schema.document, schema.id)
+        check_schema(relax(schema), schema.id)
+    family = family_of(checkpoint)
+    prompt = family.prompt(checkpoint, _instructions(job, schema), n_pages=1)
+    identity = _identity(job, schema, checkpoint, prompt)
+    return Recipe(
+        job=job,
+        schema=schema,
+        checkpoint=checkpoint,
+        encoder=family.encoder(checkpoint, job.model),
+        prompt=prompt,
+        identity=identity,
+        provenance=Provenance(
+            run_id=run_id,
+            task=job.task,
+            schema_id=schema.id,
+            model_id=checkpoint.name,
+            model_revision=checkpoint.revision,
+            prompt_hash=identity["prompt"],
+            pipeline_version=__version__,
+            fingerprint=_hash(json.dumps(identity, sort_keys=True)),
+        ),
+        warnings=_warnings(job, schema, checkpoint),
+        password=os.environ.get(job.input.password_env) if job.input.password_env else None,
+    )
+
+
+def resalted(recipe: Recipe, salt: str | None) -> Recipe:
+    """Return the recipe with a fingerprint of its own, so that no earlier row counts as its.
+
+    That is what starting over with unchanged settings means. No salt, no change.
+    """
+    if salt is None:
+        return recipe
+    fingerprint = _hash(json.dumps({**recipe.identity, "salt": salt}, sort_keys=True))
+    return replace(recipe, provenance=replace(recipe.provenance, fingerprint=fingerprint))
+
+
+def _instructions(job: Job, schema: Schema) -> str:
+    if job.prompt is not None:
+        return job.prompt
+    return _OCR_PROMPT if job.task == "ocr" else default_prompt(schema)
+
+
+def _identity(job: Job, schema: Schema, checkpoint: Checkpoint, prompt: str) -> dict[str, Any]:
+    return {
+        "task": job.task,
+        "schema": f"{schema.id}@{schema.sha256[:16]}",
+        "prompt": _hash(prompt),
+        "model": f"{checkpoint.name}@{checkpoint.revision}",
+        "adapter": job.model.adapter,
+        "dtype": job.model.dtype,
+        "image_splitting": job.model.image_splitting,
+        "renderer": job.render.renderer,
+        "max_new_tokens": job.generation.max_new_tokens,
+        "constrained": job.generation.constrained,
+    }
+
+
+def _warnings(job: Job, schema: Schema, checkpoint: Checkpoint) -> tuple[str, ...]:
+    if checkpoint.schemas is None or schema.id in checkpoint.schemas:
+        return ()
+    known = ", ".join(checkpoint.schemas)
+    return (
+        f"model '{checkpoint.name}' was trained to answer {known} only; "
+        f"its answers to {schema.id} mean nothing",
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,224 @@
+"""What one task of a run does, step by step, on plain values: the same under every runner.
+
+::
+
+    Planner: Documents -> Plans        Drawer: Shard -> Samples
+    Answerer: Samples -> Answers       Committer: Answers -> Receipt
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Self
+
+from pipeline.engine.engine import Engine, Limits
+from pipeline.engine.grammar import Grammar
+from pipeline.job import PageSelection, parse_pages
+from pipeline.lake.layout import Layout
+from pipeline.lake.ledger import Ledger
+from pipeline.lake.types import arrow_type
+from pipeline.models.families import family_of
+from pipeline.records import (
+    Answer,
+    Document,
+    Failed,
+    Failure,
+    PageResult,
+    Plan,
+    Sample,
+    SampleId,
+    Shard,
+    Window,
+)
+from pipeline.render.renderer import Renderer
+from pipeline.runners.recipe import Recipe
+from pipeline.schema import Validator, relax
+from pipeline.stages.encode import encode
+from pipeline.stages.generate import Ask, Grammars, generate
+from pipeline.stages.parse import parse_failed, parse_json, parse_text
+from pipeline.stages.plan import plan
+from pipeline.stages.rasterize import rasterize
+from pipeline.stages.write import write_pages
+
+
+def _renderer(recipe: Recipe) -> Renderer:
+    return Renderer(recipe.job.render, recipe.encoder.plan_page, recipe.password)
+
+
+class Planner:
+    """Hashes and counts documents. Owns a renderer; close it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._renderer = _renderer(recipe)
+        pages = recipe.job.input.pages
+        self._selection: PageSelection | None = None if pages is None else parse_pages(pages)
+        self._max_pages = recipe.job.input.max_pages
+
+    def plan(self, documents: Iterable[Document]) -> Iterator[Plan]:
+        """Plan documents one by one."""
+        for document in documents:
+            yield plan(document, self._renderer, self._selection, self._max_pages)
+
+    def close(self) -> None:
+        """End the renderer's child."""
+        self._renderer.close()
+
+
+class Drawer:
+    """Draws and encodes shards. Owns a renderer; close it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._renderer = _renderer(recipe)
+        self._encoder = recipe.encoder
+
+    def draw(self, shard: Shard) -> Iterator[Sample | Failed]:
+        """Yield exactly one sample, or its failure, a planned page."""
+        for window in shard.windows:
+            yield from self._window(window)
+
+    def _window(self, window: Window) -> Iterator[Sample | Failed]:
+        pages = rasterize(window, self._renderer)
+        for number in window.page_numbers:
+            sample_id = SampleId(
+                window.document_id, window.uri, window.n_pages, (number,), window.source
+            )
+            started = time.perf_counter()
+            page = next(pages)
+            drawn = time.perf_counter()
+            if isinstance(page, Failure):
+                yield Failed(sample_id, page)
+                continue
+            sample = encode(sample_id, (page,), self._encoder)
+            yield replace(
+                sample,
+                rasterize_s=drawn - started,
+                encode_s=time.perf_counter() - drawn,
+            )
+
+    def close(self) -> None:
+        """End the renderer's child."""
+        self._renderer.close()
+
+
+class Answerer:
+    """Holds the model and its engine: made once an actor, used for every sample it gets."""
+
+    def __init__(self, recipe: Recipe, device: str) -> None:
+        job = recipe.job
+        model = family_of(recipe.checkpoint).load(recipe.checkpoint, job.model, device)
+        grammars = None
+        if job.task == "extract" and job.generation.constrained:
+            compact = recipe.checkpoint.compact_json
+            grammars = Grammars(
+                whole=Grammar(recipe.schema.document, model.vocabulary, compact=compact),
+                part=Grammar(relax(recipe.schema), model.vocabulary, compact=compact),
+            )
+        self._ask = Ask(recipe.prompt, job.generation.max_new_tokens, grammars)
+        self._engine = Engine(model, Limits(batch=job.resources.batch))
+
+    def answer(self, samples: Sequence[Sample | Failed]) -> list[Answer | Failed]:
+        """Answer samples, in order; thread-safe."""
+        return generate(samples, self._engine, self._ask)
+
+    def close(self) -> None:
+        """Answer what is queued, then stop."""
+        self._engine.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a commit tells the driver: counts, and seconds of work by stage.
+
+    `documents` counts those whose last selected page is among the rows.
+    """
+
+    pages: int
+    documents: int
+    states: dict[str, int]
+    kinds: dict[str, int]
+    seconds: dict[str, float]
+
+    def to_json(self) -> str:
+        """Return the receipt as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read `to_json` back."""
+        return cls(**json.loads(text))
+
+
+class Committer:
+    """Parses, validates, writes and commits answers."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._ledger = Ledger(Layout.open(recipe.job.output.uri))
+        self._record_type = arrow_type(recipe.schema.document)
+        self._whole = Validator(recipe.schema.document)
+        self._part = Validator(relax(recipe.schema))
+        pages = recipe.job.input.pages
+        self._selection = None if pages is None else parse_pages(pages)
+
+    def commit(self, answers: Sequence[Answer | Failed]) -> Receipt:
+        """Put rows in place, then their commit: readers see all of them or none."""
+        started = time.perf_counter()
+        results = [self._parse(answer) for answer in answers]
+        parsed = time.perf_counter()
+        write_pages(
+            self._ledger,
+            results,
+            [result.id.source for result in results],
+            self._recipe.provenance,
+            self._record_type,
+        )
+        seconds = {
+            "rasterize": sum(result.rasterize_s for result in results),
+            "encode": sum(result.encode_s for result in results),
+            "generate": sum(result.model_s for result in results),
+            "parse": parsed - started,
+            "write": time.perf_counter() - parsed,
+        }
+        return Receipt(
+            pages=sum(len(result.id.page_numbers) for result in results),
+            documents=sum(self._is_last(result.id) for result in results),
+            states=dict(Counter(str(result.state) for result in results)),
+            kinds=dict(Counter(str(r.failure.kind) for r in results if r.failure)),
+            seconds=seconds,
+        )
+
+    def close(self) -> None:
+        """Nothing to end; here so that every step closes alike."""
+
+    def _parse(self, answer: Answer | Failed) -> PageResult:
+        if isinstance(answer, Failed):
+            return parse_failed(answer)
+        if self._recipe.job.task == "ocr":
+            return parse_text(answer)
+        validator = self._whole if answer.id.whole else self._part
+        return parse_json(answer, validator.violation)
+
+    def _is_last(self, sample_id: SampleId) -> bool:
+        selection, n_pages = self._selection, sample_id.n_pages
+        last = n_pages if selection is None else selection.select(n_pages)[-1]
+        return sample_id.page_numbers[-1] == last
+
+
+def sums(receipts: Iterable[Receipt]) -> Receipt:
+    """Add receipts up."""
+    pages = documents = 0
+    states: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for receipt in receipts:
+        pages += receipt.pages
+        documents += receipt.documents
+        states.update(receipt.states)
+        kinds.update(receipt.kinds)
+        seconds.update(receipt.seconds)  # type: ignore[arg-type]
+    return Receipt(pages, documents, dict(states), dict(kinds), dict(seconds))
+

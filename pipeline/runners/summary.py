@@ -1,0 +1,92 @@
+"""What a run came to, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.records import REMEDIES, FailureKind
+from pipeline.runners.steps import Receipt
+
+STAGES = ("rasterize", "encode", "generate", "parse", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Documents and pages are those of this run's input.
+
+    `pages` and `documents` count states; `skipped` are pages that the selection leaves out or that
+    were finished before; `seconds` are a stage's, summed over all workers, for the pages done now.
+    """
+
+    run_id: str
+    output: str
+    documents: Mapping[str, int]
+    pages: Mapping[str, int]
+    failures: Mapping[str, int]
+    done: Receipt
+    pages_reused: int = 0
+    files_ignored: int = 0
+    documents_carried: int = 0
+    wall_s: float = 0.0
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def all_ok(self) -> bool:
+        """True if every document of the input ended ok."""
+        return set(self.documents) <= {"ok"}
+
+    def to_json(self) -> str:
+        """Return the summary as one JSON object."""
+        return json.dumps({**asdict(self), "all_ok": self.all_ok})
+
+    def print(self, console: Console) -> None:
+        """Print the closing table."""
+        table = Table(title=f"run {self.run_id}", title_justify="left", show_header=False)
+        table.add_column(style="bold")
+        table.add_column()
+        table.add_row("documents", _states(self.documents))
+        table.add_row("pages", _states(self.pages))
+        if self.pages_reused:
+            table.add_row("", f"{self.pages_reused:,} of them were finished by an earlier run")
+        for kind, count in sorted(self.failures.items()):
+            table.add_row(f"{count:,} x {kind}", REMEDIES[FailureKind(kind)])
+        if self.files_ignored:
+            table.add_row("ignored", f"{self.files_ignored:,} files of other types")
+        if self.documents_carried:
+            table.add_row("kept", f"{self.documents_carried:,} documents of earlier runs")
+        table.add_row("pages/s a worker", self._rates())
+        rate = self.done.pages / self.wall_s if self.wall_s else 0.0
+        table.add_row("wall", f"{self.wall_s:.1f} s, {rate:.1f} pages/s, start-up included")
+        table.add_row("output", self.output)
+        console.print(table)
+        console.print("read it:  " + self.query(), highlight=False, markup=False, soft_wrap=True)
+
+    def query(self) -> str:
+        """Return a DuckDB command line that reads the documents."""
+        glob = f"{self.output.rstrip('/')}/documents/*.parquet".replace("'", "''")
+        return (
+            'duckdb -c "SELECT uri, state, unnest(record) '
+            f"FROM '{glob}' LIMIT 10\""
+        )
+
+    def _rates(self) -> str:
+        return ", ".join(
+            f"{stage} {self.done.pages / self.done.seconds[stage]:,.1f}"
+            for stage in STAGES
+            if self.done.seconds.get(stage)
+        )
+
+
+def _states(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    parts = [f"{counts[state]:,} {state}" for state in sorted(counts, key=_order) if counts[state]]
+    return f"{total:,}: " + ", ".join(parts) if total else "none"
+
+
+def _order(state: str) -> int:
+    return ("ok", "truncated", "partial", "failed").index(state)

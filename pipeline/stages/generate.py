@@ -1,0 +1,60 @@
+"""generate: Sample -> Answer, by an engine that the stage knows only as `submit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from pipeline.engine.engine import Engine
+from pipeline.engine.grammar import Grammar
+from pipeline.engine.request import Request
+from pipeline.errors import ItemError
+from pipeline.records import Answer, Failed, Failure, Generation, Sample, StageName
+
+
+@dataclass(frozen=True, slots=True)
+class Grammars:
+    """`whole` holds a sample that shows its whole document to the schema; `part` lets values be
+    null, so that no page of several has to invent what it does not show."""
+
+    whole: Grammar
+    part: Grammar
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What every sample of a run is asked. `grammars` is None for unconstrained text."""
+
+    prompt: str
+    max_new_tokens: int
+    grammars: Grammars | None = None
+
+
+def generate(samples: Sequence[Sample | Failed], engine: Engine, ask: Ask) -> list[Answer | Failed]:
+    """Answer samples, in order; those that failed in an earlier stage pass through.
+
+    Samples are handed to the engine together; how it batches them is its own affair.
+    """
+    waiting = [_submit(sample, engine, ask) for sample in samples]
+    return [wait() for wait in waiting]
+
+
+def _submit(
+    sample: Sample | Failed, engine: Engine, ask: Ask
+) -> Callable[[], Answer | Failed]:
+    if isinstance(sample, Failed):
+        return lambda: sample
+    grammar = None
+    if ask.grammars is not None:
+        grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
+    future = engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar))
+    return lambda: _outcome(sample, future)
+
+
+def _outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:
+    try:
+        generation = future.result()
+    except ItemError as error:
+        return Failed(sample.id, Failure(StageName.GENERATE, error.kind, error.message))
+    return Answer(sample.id, generation, sample.rasterize_s, sample.encode_s)

@@ -1,0 +1,30 @@
+"""rasterize: Window -> its Pages, one by one, each a page or the Failure that took its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.errors import ItemError
+from pipeline.lake.source import check_unchanged, content
+from pipeline.records import Failure, Page, StageName, Window
+from pipeline.render.renderer import Renderer
+
+
+def rasterize(window: Window, renderer: Renderer) -> Iterator[Page | Failure]:
+    """Draw a window's pages in order: exactly one `Page` or `Failure` a planned page.
+
+    A page that fails costs itself only. A document that no longer opens, or whose bytes changed
+    since it was planned, fails every page of the window.
+    """
+    try:
+        check_unchanged(window.uri, window.size, window.modified)
+        renderer.open(content(window.uri))
+    except ItemError as error:
+        for _ in window.page_numbers:
+            yield Failure(StageName.RASTERIZE, error.kind, error.message)
+        return
+    for number in window.page_numbers:
+        try:
+            yield renderer.draw(number)
+        except ItemError as error:
+            yield Failure(StageName.RASTERIZE, error.kind, error.message)
