@@ -134,8 +134,6 @@ class Engine:
 
 
 def _blame(error: Exception) -> ItemError:
-    kind = (
-        FailureKind.OUT_OF_MEMORY if isinstance(error, MemoryError) else FailureKind.MODEL_ERROR
-    )
+    kind = FailureKind.OUT_OF_MEMORY if isinstance(error, MemoryError) else FailureKind.MODEL_ERROR
     line = " ".join(f"{type(error).__name__}: {error}".split())
     return ItemError(kind, line[:500])

@@ -77,7 +77,7 @@ def _answer(item: ModelInput, max_new_tokens: int) -> ModelOutput:
     checksum = 0
     for page in item.tiles:
         for tile in page:
-            checksum = zlib.crc32(tile, checksum)
+            checksum = zlib.crc32(tile.data, checksum)
     if item.constraint is None:
         ids, reason = list(f"{checksum:08x}".encode()), FinishReason.STOP
     else:

@@ -129,7 +129,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _content_hash(path: Path) -> str:
     """Hash a checkpoint folder: small files whole, huge weight files by evenly spread samples."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.suffix in {".json", ".jinja", ".safetensors"}):
+    for file in sorted(
+        p for p in path.iterdir() if p.suffix in {".json", ".jinja", ".safetensors"}
+    ):
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as stream:

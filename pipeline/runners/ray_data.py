@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-# Ray reads this when it is imported: without it, tasks that ask for no GPU warn on every start.
+# Ray reads these when it is imported. The first keeps tasks that ask for no GPU from warning on
+# every start, the second keeps the C++ core's advice to Ray's own developers off the terminal.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
 
 import pyarrow as pa
 import ray

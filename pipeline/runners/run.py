@@ -92,7 +92,9 @@ def failure_kinds(text: str | None) -> frozenset[FailureKind] | None:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in set(FailureKind):
-            raise JobError(f"--retry: '{name}' is no failure kind; there are {', '.join(FailureKind)}")
+            raise JobError(
+                f"--retry: '{name}' is no failure kind; there are {', '.join(FailureKind)}"
+            )
     return frozenset(FailureKind(name) for name in names)
 
 
@@ -285,7 +287,9 @@ def _shard(layout: Layout, recipe: Recipe, planned: Planned, done: DoneSet) -> W
             if not is_first:
                 doubled += len(plan.page_numbers)
                 continue
-            documents += any(not done.contains(str(plan.document_id), (n,)) for n in plan.page_numbers)
+            documents += any(
+                not done.contains(str(plan.document_id), (n,)) for n in plan.page_numbers
+            )
             yield plan
 
     def followed() -> Iterator[Shard]:

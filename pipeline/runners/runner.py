@@ -32,5 +32,3 @@ class Runner(Protocol):
     def pages(self, shards: str) -> Iterator[Receipt]:
         """Draw, answer and commit the shards in a file of the output; a receipt a commit."""
         ...
-
-

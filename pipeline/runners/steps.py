@@ -213,12 +213,12 @@ def sums(receipts: Iterable[Receipt]) -> Receipt:
     pages = documents = 0
     states: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     for receipt in receipts:
         pages += receipt.pages
         documents += receipt.documents
         states.update(receipt.states)
         kinds.update(receipt.kinds)
-        seconds.update(receipt.seconds)  # type: ignore[arg-type]
-    return Receipt(pages, documents, dict(states), dict(kinds), dict(seconds))
-
+        for stage, spent in receipt.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    return Receipt(pages, documents, dict(states), dict(kinds), seconds)

@@ -94,7 +94,7 @@ def answers_of(table: pa.Table) -> list[Answer | Failed]:
 
 def pack(tiles: Sequence[Image]) -> bytes:
     """Compress tiles into one run of bytes."""
-    packed: bytes = _CODEC.compress(b"".join(map(np.ascontiguousarray, tiles)), asbytes=True)
+    packed: bytes = _CODEC.compress(b"".join(tile.tobytes() for tile in tiles), asbytes=True)
     return packed
 
 

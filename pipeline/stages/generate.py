@@ -40,9 +40,7 @@ def generate(samples: Sequence[Sample | Failed], engine: Engine, ask: Ask) -> li
     return [wait() for wait in waiting]
 
 
-def _submit(
-    sample: Sample | Failed, engine: Engine, ask: Ask
-) -> Callable[[], Answer | Failed]:
+def _submit(sample: Sample | Failed, engine: Engine, ask: Ask) -> Callable[[], Answer | Failed]:
     if isinstance(sample, Failed):
         return lambda: sample
     grammar = None

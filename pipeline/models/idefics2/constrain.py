@@ -11,7 +11,7 @@ from transformers.generation import LogitsProcessor
 from pipeline.models.base import Constraint
 
 
-class ConstrainedLogits(LogitsProcessor):
+class ConstrainedLogits(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
     """Masks each row's logits to what its grammar allows, and notes the best one's probability.
 
     `generate` calls it once a step with all tokens so far; a token that the last call let through

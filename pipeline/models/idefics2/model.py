@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Idefics2Model:
         self._processor = load_processor(checkpoint)
         if settings.image_splitting != "auto":
             self._processor.image_processor.do_image_splitting = settings.image_splitting
-        self._model = _load_weights(checkpoint, settings, self._device)
+        self._model: Any = _load_weights(checkpoint, settings, self._device)
         latents = self._model.config.perceiver_config.resampler_n_latents
         if self._processor.image_seq_len != latents:
             raise CheckpointError(
@@ -175,9 +176,7 @@ def _pixel_table(images: object) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(normal[:, 0, :], dtype=np.float32))
 
 
-def _load_weights(
-    checkpoint: Checkpoint, settings: ModelSettings, device: torch.device
-) -> torch.nn.Module:
+def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.device) -> Any:
     attention = settings.attention
     if attention == "auto":
         flash = device.type == "cuda" and find_spec("flash_attn") is not None

@@ -1,0 +1,167 @@
+"""Where everything lies under an output, on a local disk or any store that pyarrow.fs knows.
+
+::
+
+    URI/documents/{run}-{inputs}-{part}.parquet      one row a document
+    URI/pages/{run}-{keys}.parquet                   one row a sample; pages/{run}-{inputs}-{part}
+                                                     once compacted
+    URI/_pagelake/manifest.json                      what the finished table consists of
+    URI/_pagelake/commits/{run}-{keys}.json          one a file of pages, put after the file
+    URI/_pagelake/runs/{run}/...                     a run's own papers: plan, metrics
+    URI/_pagelake/job.yaml                           the last run's job, in full
+    URI/_pagelake/identity.json                      the settings that all rows were made with
+
+Names inside an output are relative ("pages/x.parquet") and end up in commits and manifest, so an
+output can be moved. A local file appears whole or not at all: it is written under another name,
+flushed to disk and renamed. Object stores do the same with one put.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pyarrow import fs
+
+from pipeline.errors import OutputError
+
+DOCUMENTS = "documents"
+PAGES = "pages"
+COMMITS = "_pagelake/commits"
+RUNS = "_pagelake/runs"
+MANIFEST = "_pagelake/manifest.json"
+JOB = "_pagelake/job.yaml"
+IDENTITY = "_pagelake/identity.json"
+
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """An output: `root` is its path inside `filesystem`."""
+
+    uri: str
+    filesystem: fs.FileSystem
+    root: str
+
+    @classmethod
+    def open(cls, uri: str) -> Self:
+        """Resolve a local path or URI. Touches nothing.
+
+        Raises
+        ------
+        OutputError
+            If the URI has a scheme that pyarrow.fs does not know, or no path.
+        """
+        if "://" not in uri:
+            return cls(uri, fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()))
+        try:
+            filesystem, root = fs.FileSystem.from_uri(uri)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"output {uri}: {_line(error)}") from error
+        return cls(uri, filesystem, root.rstrip("/"))
+
+    def prepare(self) -> None:
+        """Make the folders, and prove that the output can be written by writing.
+
+        Raises
+        ------
+        OutputError
+            If it cannot: read-only, no permission, or a file in the way.
+        """
+        probe = f"{COMMITS}/.probe"
+        try:
+            if self.filesystem.type_name not in _OBJECT_STORES:
+                for folder in (DOCUMENTS, PAGES, COMMITS, RUNS):
+                    self.filesystem.create_dir(self._path(folder), recursive=True)
+            self.write_bytes(probe, b"")
+            self.delete(probe)
+        except OSError as error:
+            raise OutputError(
+                f"output {self.uri}: cannot be written ({_line(error)}); choose another output.uri"
+            ) from error
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read a small file. Raises FileNotFoundError if there is none."""
+        with self.filesystem.open_input_stream(self._path(name)) as stream:
+            data: bytes = stream.read()
+        return data
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a small file in one atomic step, over an older one if there is one."""
+        with self.write(name) as stream:
+            stream.write(data)
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[Any]:
+        """Open a file to write; it appears whole when the block ends.
+
+        On a local disk, nothing is left if the block raises. An object store may be left with an
+        object that no commit names.
+        """
+        path = self._path(name)
+        if not isinstance(self.filesystem, fs.LocalFileSystem):
+            with self.filesystem.open_output_stream(path) as stream:
+                yield stream
+            return
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(final)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        _sync_folder(final.parent)
+
+    def open_input(self, name: str) -> Any:
+        """Open a file for random access, as pyarrow.parquet takes it."""
+        return self.filesystem.open_input_file(self._path(name))
+
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes. Raises FileNotFoundError if there is none."""
+        info = self.filesystem.get_file_info(self._path(name))
+        if info.type != fs.FileType.File:
+            raise FileNotFoundError(self._path(name))
+        size: int = info.size
+        return size
+
+    def exists(self, name: str) -> bool:
+        """Return True if there is such a file."""
+        info = self.filesystem.get_file_info(self._path(name))
+        return bool(info.type == fs.FileType.File)
+
+    def list(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder, sorted; none if there is no such folder."""
+        selector = fs.FileSelector(self._path(folder), allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return sorted(f"{folder}/{info.base_name}" for info in found if info.is_file)
+
+    def delete(self, name: str) -> None:
+        """Delete a file; no error if there is none."""
+        if self.exists(name):
+            self.filesystem.delete_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

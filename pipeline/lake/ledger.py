@@ -1,0 +1,216 @@
+"""The commit log and the manifest: which files an output's tables consist of.
+
+Data goes first; the small JSON file put after it is the commit, and readers trust committed files
+only. A finished run folds the commits into the manifest, in one atomic swap, and then deletes what
+the manifest no longer needs; a crash in between leaves files that `Ledger.orphans` lists and that
+no reader looks at. None of this needs a lock.
+
+`_pagelake/commits/{name}.json`, one for each file of pages::
+
+    {"run_id", "fingerprint", "name", "file", "n_rows", "states": {state: rows},
+     "failures": {failure kind: rows}, "written_at": ISO 8601 in UTC}
+
+`_pagelake/manifest.json`, the finished table::
+
+    {"format_version": 1, "provenance": {of the run that finished}, "schema": {JSON Schema},
+     "runs": [run ids whose rows are in it], "pages": [files, oldest rows first],
+     "documents": [files], "plans": [files], "counts": {"pages": {state: rows},
+     "documents": {state: rows}, "failures": {failure kind: documents}},
+     "finished_at": ISO 8601 in UTC, "folded": {commit name: its written_at}}
+
+A commit that is put again after it was folded has another `written_at`, and counts as new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from pipeline.errors import OutputError
+from pipeline.lake.layout import COMMITS, DOCUMENTS, MANIFEST, PAGES, Layout
+from pipeline.records import Provenance
+
+FORMAT_VERSION = 1
+
+_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One committed file of pages. `states` and `failures` count its rows."""
+
+    run_id: str
+    fingerprint: str
+    name: str
+    file: str
+    n_rows: int
+    states: Mapping[str, int]
+    failures: Mapping[str, int]
+    written_at: datetime
+
+    def to_json(self) -> str:
+        """Return the commit's JSON."""
+        return json.dumps(asdict(self) | {"written_at": self.written_at.isoformat()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**fields | {"written_at": datetime.fromisoformat(fields["written_at"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows of the finished tables: by state, and documents by failure kind."""
+
+    pages: Mapping[str, int] = field(default_factory=dict)
+    documents: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What the finished tables consist of; file names are relative to the output."""
+
+    provenance: Provenance
+    schema: Mapping[str, Any]
+    runs: tuple[str, ...]
+    pages: tuple[str, ...]
+    documents: tuple[str, ...]
+    plans: tuple[str, ...]
+    counts: Counts
+    finished_at: datetime
+    folded: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """The run that finished."""
+        return self.provenance.run_id
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of every row of the tables."""
+        return self.provenance.fingerprint
+
+    def to_json(self) -> str:
+        """Return the manifest's JSON."""
+        fields = asdict(self) | {"finished_at": self.finished_at.isoformat()}
+        return json.dumps({"format_version": FORMAT_VERSION} | fields, indent=1)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        OutputError
+            If another version of pagelake wrote it in a format that this one does not know.
+        """
+        fields = json.loads(text)
+        version = fields["format_version"]
+        if version != FORMAT_VERSION:
+            raise OutputError(
+                f"output: {MANIFEST} has format {version}, and this pagelake reads format "
+                f"{FORMAT_VERSION}; use the pagelake that wrote it, or another output.uri"
+            )
+        return cls(
+            provenance=Provenance(**fields["provenance"]),
+            schema=fields["schema"],
+            runs=tuple(fields["runs"]),
+            pages=tuple(fields["pages"]),
+            documents=tuple(fields["documents"]),
+            plans=tuple(fields["plans"]),
+            counts=Counts(**fields["counts"]),
+            finished_at=datetime.fromisoformat(fields["finished_at"]),
+            folded=fields["folded"],
+        )
+
+
+class Ledger:
+    """Reads and writes an output's commits and manifest. Holds nothing but the layout."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def commit(self, commit: Commit) -> None:
+        """Make a file of pages visible. The file must be in place."""
+        self.layout.write_bytes(_commit_file(commit.name), commit.to_json().encode())
+
+    def all_commits(self) -> list[Commit]:
+        """Return all commits, folded in or not, oldest first."""
+        names = [name for name in self.layout.list(COMMITS) if name.endswith(".json")]
+        with ThreadPoolExecutor(_READERS) as readers:
+            texts = list(readers.map(self._read, names))
+        commits = [Commit.from_json(text) for text in texts if text is not None]
+        return sorted(commits, key=lambda commit: (commit.written_at, commit.name))
+
+    def commits(self) -> list[Commit]:
+        """Return the commits that the manifest has not folded in, oldest first."""
+        _, commits = self._state()
+        return commits
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest, None before the first run has finished."""
+        text = self._read(MANIFEST)
+        return None if text is None else Manifest.from_json(text)
+
+    def page_files(self, fingerprint: str | None = None) -> list[str]:
+        """Return the live files of pages, oldest rows first; with a fingerprint, its files only."""
+        manifest, commits = self._state()
+        files: list[str] = []
+        if manifest is not None and fingerprint in (None, manifest.fingerprint):
+            files.extend(manifest.pages)
+        files += [one.file for one in commits if fingerprint in (None, one.fingerprint)]
+        return list(dict.fromkeys(files))
+
+    def document_files(self) -> list[str]:
+        """Return the files of documents of the last finished run."""
+        manifest = self.manifest()
+        return [] if manifest is None else list(manifest.documents)
+
+    def publish(self, manifest: Manifest) -> None:
+        """Swap the manifest: readers see the old tables before, and the new ones after."""
+        self.layout.write_bytes(MANIFEST, manifest.to_json().encode())
+
+    def orphans(self) -> list[str]:
+        """Return files that no reader looks at: superseded, folded in, or never committed.
+
+        A file that a running task has put and not yet committed is among them.
+        """
+        found = [*self.layout.list(PAGES), *self.layout.list(DOCUMENTS), *self.layout.list(COMMITS)]
+        live = {*self.page_files(), *self.document_files()}
+        live.update(_commit_file(commit.name) for commit in self.commits())
+        return [name for name in found if name not in live]
+
+    def sweep(self, names: Iterable[str] | None = None) -> None:
+        """Delete orphans: all of them, or those of `names` that are. Live files are never touched.
+
+        Sweep all only while no other run writes to the output.
+        """
+        orphans = self.orphans()
+        chosen = set(orphans if names is None else names)
+        for name in orphans:
+            if name in chosen:
+                self.layout.delete(name)
+
+    def _state(self) -> tuple[Manifest | None, list[Commit]]:
+        # Commits before the manifest: one that a sweep deletes in between is in the manifest.
+        commits = self.all_commits()
+        manifest = self.manifest()
+        folded = {} if manifest is None else manifest.folded
+        live = [one for one in commits if folded.get(one.name) != one.written_at.isoformat()]
+        return manifest, live
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self.layout.read_bytes(name)
+        except FileNotFoundError:
+            return None
+
+
+def _commit_file(name: str) -> str:
+    return f"{COMMITS}/{name}.json"

@@ -1,0 +1,83 @@
+"""Rows of `pages` on their way back to PageResults, without their text, tokens and timings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.lake.exact_json import loads
+from pipeline.lake.layout import Layout
+from pipeline.lake.parquet import read_batches
+from pipeline.records import Failure, FailureKind, PageResult, SampleId, StageName, State
+
+_PAGE_COLUMNS: Mapping[str, pa.DataType] = {
+    "document_id": pa.string(),
+    "uri": pa.string(),
+    "n_pages": pa.int32(),
+    "page_numbers": pa.list_(pa.field("element", pa.int32())),
+    "state": pa.string(),
+    "failure_kind": pa.string(),
+    "failure_stage": pa.string(),
+    "failure_message": pa.string(),
+    "attempts": pa.int32(),
+    "record_json": pa.string(),
+    "run_id": pa.string(),
+}
+
+PAGE_ROWS = pa.schema({**_PAGE_COLUMNS, "has_record": pa.bool_()})
+"""A row of `pages` without the record's struct: the record is read from its exact JSON."""
+
+
+def page_tables(layout: Layout, name: str) -> Iterator[pa.Table]:
+    """Stream a file of `pages` as rows of `PAGE_ROWS`."""
+    for batch in read_batches(layout, name, [*_PAGE_COLUMNS, "record"]):
+        columns: list[Any] = [batch[column] for column in _PAGE_COLUMNS]
+        yield pa.table([*columns, pc.is_valid(batch["record"])], schema=PAGE_ROWS)
+
+
+class PageRows:
+    """One bucket's rows of pages by document; of rows with one key, the last one counts."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._columns = {name: table[name].to_pylist() for name in table.column_names}
+        self._by_document: dict[str, dict[tuple[int, ...], int]] = {}
+        identity = zip(self._columns["document_id"], self._columns["page_numbers"], strict=True)
+        for index, (document_id, page_numbers) in enumerate(identity):
+            self._by_document.setdefault(document_id, {})[tuple(page_numbers)] = index
+
+    def documents(self) -> list[str]:
+        """Return the ids of the documents that have rows here."""
+        return list(self._by_document)
+
+    def page_numbers(self, document_id: str, run_id: str | None = None) -> list[tuple[int, ...]]:
+        """Return the page numbers of a document's rows in order; with a run, of its rows only."""
+        rows = self._by_document.get(document_id, {})
+        return sorted(
+            numbers
+            for numbers, index in rows.items()
+            if run_id is None or self._columns["run_id"][index] == run_id
+        )
+
+    def result(self, document_id: str, page_numbers: tuple[int, ...]) -> PageResult:
+        """Return one row."""
+        index = self._by_document[document_id][page_numbers]
+        row = {name: values[index] for name, values in self._columns.items()}
+        failure = None
+        if row["failure_kind"] is not None:
+            failure = Failure(
+                StageName(row["failure_stage"]),
+                FailureKind(row["failure_kind"]),
+                row["failure_message"],
+                row["attempts"],
+            )
+        return PageResult(
+            id=SampleId(document_id, row["uri"], row["n_pages"], page_numbers),
+            state=State(row["state"]),
+            failure=failure,
+            record=loads(row["record_json"]) if row["has_record"] else None,
+            record_json=row["record_json"],
+            attempts=row["attempts"],
+        )

@@ -1,0 +1,159 @@
+"""Parquet files, written the way the tables are read: by document, and by a plain glob."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.lake.keys import Keys, as_array, newest, page_key
+from pipeline.lake.layout import Layout
+
+ROWS_PER_GROUP = 20_000
+"""Small enough that a point lookup by document_id reads little."""
+
+FILE_BYTES = 256 << 20
+"""A compacted file ends with the row group that takes it past this size."""
+
+SMALL_FILE_BYTES = 128 << 20
+"""A compacted file below this size is rewritten with the next run's rows."""
+
+_GROUP_BYTES = 128 << 20
+_BATCH_ROWS = 4096
+_FALSE_POSITIVES = 0.01
+
+
+def write_table(layout: Layout, name: str, table: pa.Table) -> None:
+    """Write a table as one file, in one atomic step."""
+    with layout.write(name) as stream, _writer(stream, table.schema, table.num_rows) as writer:
+        writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
+def write_tables(
+    layout: Layout, prefix: str, schema: pa.Schema, tables: Iterable[pa.Table]
+) -> list[str]:
+    """Write a stream of tables as files `{prefix}-{part:05}.parquet`, and return their names.
+
+    Every table has the columns of `schema`. No rows, no file. Memory holds one row group.
+    """
+    files: list[str] = []
+    groups = _row_groups(tables)
+    group = next(groups, None)
+    while group is not None:
+        name = f"{prefix}-{len(files):05}.parquet"
+        with layout.write(name) as stream, _writer(stream, schema, group.num_rows) as writer:
+            while group is not None and stream.tell() < FILE_BYTES:
+                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+                group = next(groups, None)
+        files.append(name)
+    return files
+
+
+def read_batches(
+    layout: Layout, name: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream a file's rows in order, all columns or some, never the whole file at once."""
+    with layout.open_input(name) as stream, pq.ParquetFile(stream) as file:
+        yield from file.iter_batches(_BATCH_ROWS, columns=columns)
+
+
+def count_rows(layout: Layout, files: Iterable[str]) -> int:
+    """Return the number of rows in files, from their footers."""
+    total = 0
+    for name in files:
+        with layout.open_input(name) as stream, pq.ParquetFile(stream) as file:
+            total += file.metadata.num_rows
+    return total
+
+
+def count_values(layout: Layout, files: Iterable[str], column: str) -> dict[str, int]:
+    """Count the values of a text column over files; nulls are left out."""
+    counts: Counter[str] = Counter()
+    for name in files:
+        for batch in read_batches(layout, name, [column]):
+            counts.update(value for value in batch[column].to_pylist() if value is not None)
+    return dict(counts)
+
+
+def page_keys(layout: Layout, name: str) -> Keys:
+    """Return the keys of a file of `pages`, one a row in order."""
+    return as_array(
+        page_key(document_id, page_numbers)
+        for batch in read_batches(layout, name, ["document_id", "page_numbers"])
+        for document_id, page_numbers in zip(
+            batch["document_id"].to_pylist(), batch["page_numbers"].to_pylist(), strict=True
+        )
+    )
+
+
+def compact(layout: Layout, files: Sequence[str], schema: pa.Schema, prefix: str) -> list[str]:
+    """Rewrite files of `pages` into few that hold the newest row of every key, and name them all.
+
+    `files` are of one fingerprint, oldest first: of rows with one key, the last one stays. Files of
+    at least `SMALL_FILE_BYTES` with no superseded row are kept as they are. Deletes nothing. The
+    new files' names depend on `prefix` and the old names only, so a repeated compaction writes over
+    an unfinished one and never over a file that it reads.
+    """
+    if not files:
+        return []
+    keys = [page_keys(layout, name) for name in files]
+    ends = np.cumsum([len(part) for part in keys])
+    kept = np.split(newest(np.concatenate(keys)), ends[:-1])
+    rewritten = [
+        (name, mask)
+        for name, mask in zip(files, kept, strict=True)
+        if not mask.all() or layout.size(name) < SMALL_FILE_BYTES
+    ]
+    if len(rewritten) <= 1 and all(mask.all() for _, mask in rewritten):
+        return list(files)
+    names = [name for name, _ in rewritten]
+    untouched = [name for name in files if name not in set(names)]
+    new_prefix = f"{prefix}-{names_hash(names)}"
+    return untouched + write_tables(layout, new_prefix, schema, _rows(layout, rewritten))
+
+
+def names_hash(names: Iterable[str]) -> str:
+    """Return 16 hex digits that stand for a sequence of file names."""
+    return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+
+
+def _rows(layout: Layout, files: Iterable[tuple[str, NDArray[np.bool_]]]) -> Iterator[pa.Table]:
+    for name, mask in files:
+        start = 0
+        for batch in read_batches(layout, name):
+            wanted = pa.array(mask[start : start + batch.num_rows])
+            start += batch.num_rows
+            yield pa.Table.from_batches([batch]).filter(wanted)
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join and cut tables to `ROWS_PER_GROUP` rows, or fewer when the rows are large."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        n_rows = sum(part.num_rows for part in waiting)
+        if n_rows >= ROWS_PER_GROUP or sum(part.nbytes for part in waiting) >= _GROUP_BYTES:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, ROWS_PER_GROUP)
+            rest = whole.slice(ROWS_PER_GROUP)
+            waiting = [rest] if rest.num_rows else []
+    if any(part.num_rows for part in waiting):
+        yield pa.concat_tables(waiting)
+
+
+def _writer(stream: Any, schema: pa.Schema, n_rows: int) -> pq.ParquetWriter:
+    """Open a writer whose bloom filters fit row groups of `n_rows`, at most `ROWS_PER_GROUP`."""
+    distinct = max(1, min(n_rows, ROWS_PER_GROUP))
+    return pq.ParquetWriter(
+        stream,
+        schema,
+        compression="zstd",
+        write_statistics=True,
+        bloom_filter_options={"document_id": {"ndv": distinct, "fpp": _FALSE_POSITIVES}},
+    )

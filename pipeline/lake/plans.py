@@ -1,0 +1,192 @@
+"""The run's own papers as Arrow tables: listed documents, their plans, and the shards of work.
+
+They say what a run means to do, before it does it. The published tables are in
+`pipeline.lake.tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.lake.layout import RUNS, Layout
+from pipeline.records import (
+    Document,
+    Failure,
+    FailureKind,
+    MediaType,
+    Plan,
+    Shard,
+    StageName,
+    Window,
+)
+
+T = TypeVar("T")
+
+_DOCUMENT = [
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("size", pa.int64(), nullable=False),
+    pa.field("modified", pa.string(), nullable=False),
+    pa.field("media_type", pa.string(), nullable=False),
+    pa.field("source", pa.map_(pa.string(), pa.string()), nullable=False),
+]
+FAILURE = pa.struct(
+    [
+        ("stage", pa.string()),
+        ("kind", pa.string()),
+        ("message", pa.string()),
+        ("attempt", pa.int32()),
+    ]
+)
+_WINDOW = pa.struct(
+    [
+        ("document_id", pa.string()),
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("modified", pa.string()),
+        ("n_pages", pa.int32()),
+        ("page_numbers", pa.list_(pa.int32())),
+        ("source", pa.map_(pa.string(), pa.string())),
+    ]
+)
+DOCUMENTS_LISTED = pa.schema(_DOCUMENT)
+PLANS = pa.schema(
+    [
+        *_DOCUMENT,
+        pa.field("document_id", pa.string()),
+        pa.field("n_pages", pa.int32()),
+        pa.field("page_numbers", pa.list_(pa.int32()), nullable=False),
+        pa.field("failure", FAILURE),
+    ]
+)
+SHARDS = pa.schema([pa.field("windows", pa.list_(_WINDOW), nullable=False)])
+
+_ROWS_PER_GROUP = 4096
+
+
+def documents_table(documents: Sequence[Document]) -> pa.Table:
+    """Return documents as rows of `DOCUMENTS_LISTED`."""
+    return pa.Table.from_pylist([_document_row(d) for d in documents], schema=DOCUMENTS_LISTED)
+
+
+def documents_of(table: pa.Table) -> list[Document]:
+    """Read rows of `documents_table` back."""
+    return [_document(row) for row in table.to_pylist(maps_as_pydicts="strict")]
+
+
+def plans_table(plans: Sequence[Plan]) -> pa.Table:
+    """Return plans as rows of `PLANS`."""
+    rows = [
+        {
+            **_document_row(plan.document),
+            "document_id": plan.document_id,
+            "n_pages": plan.n_pages,
+            "page_numbers": plan.page_numbers,
+            "failure": failure_row(plan.failure),
+        }
+        for plan in plans
+    ]
+    return pa.Table.from_pylist(rows, schema=PLANS)
+
+
+def plans_of(table: pa.Table) -> list[Plan]:
+    """Read rows of `plans_table` back."""
+    return [
+        Plan(
+            document=_document(row),
+            document_id=row["document_id"],
+            n_pages=row["n_pages"],
+            page_numbers=tuple(row["page_numbers"]),
+            failure=failure_of(row["failure"]),
+        )
+        for row in table.to_pylist(maps_as_pydicts="strict")
+    ]
+
+
+def shards_table(shards: Sequence[Shard]) -> pa.Table:
+    """Return shards as rows of `SHARDS`."""
+    rows = [{"windows": [asdict(window) for window in shard.windows]} for shard in shards]
+    return pa.Table.from_pylist(rows, schema=SHARDS)
+
+
+def shards_of(table: pa.Table) -> list[Shard]:
+    """Read rows of `shards_table` back."""
+    return [
+        Shard(
+            tuple(
+                Window(**{**window, "page_numbers": tuple(window["page_numbers"])})
+                for window in row["windows"]
+            )
+        )
+        for row in table.to_pylist(maps_as_pydicts="strict")
+    ]
+
+
+def failure_row(failure: Failure | None) -> dict[str, Any] | None:
+    """Return a failure as a value of the Arrow struct `FAILURE`."""
+    return None if failure is None else asdict(failure)
+
+
+def failure_of(row: Mapping[str, Any] | None) -> Failure | None:
+    """Read a value of `FAILURE` back."""
+    if row is None:
+        return None
+    return Failure(
+        StageName(row["stage"]), FailureKind(row["kind"]), row["message"], row["attempt"]
+    )
+
+
+def write_rows(layout: Layout, run_id: str, name: str, tables: Iterable[pa.Table]) -> str:
+    """Stream tables of one schema into the run's file `name`; return its path in the output.
+
+    Nothing is written for no tables at all: the caller passes at least one, empty if need be.
+    """
+    path = f"{RUNS}/{run_id}/{name}.parquet"
+    pieces = iter(tables)
+    first = next(pieces)
+    with layout.write(path) as stream, pq.ParquetWriter(stream, first.schema) as writer:
+        writer.write_table(first)
+        for piece in pieces:
+            writer.write_table(piece)
+    return path
+
+
+def read_rows(layout: Layout, path: str) -> Iterator[pa.Table]:
+    """Stream a file of `write_rows` back, some thousand rows at a time."""
+    with layout.open_input(path) as stream, pq.ParquetFile(stream) as file:
+        for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP):
+            yield pa.Table.from_batches([batch])
+
+
+def chunks(items: Iterable[T], size: int = _ROWS_PER_GROUP) -> Iterator[list[T]]:
+    """Cut a stream into lists of at most `size`; one empty list if there is nothing."""
+    stream = iter(items)
+    chunk = list(islice(stream, size))
+    yield chunk
+    while chunk := list(islice(stream, size)):
+        yield chunk
+
+
+def _document_row(document: Document) -> dict[str, Any]:
+    return {
+        "uri": document.uri,
+        "size": document.size,
+        "modified": document.modified,
+        "media_type": document.media_type,
+        "source": dict(document.source),
+    }
+
+
+def _document(row: Mapping[str, Any]) -> Document:
+    return Document(
+        uri=row["uri"],
+        size=row["size"],
+        modified=row["modified"],
+        media_type=MediaType(row["media_type"]),
+        source=row["source"],
+    )

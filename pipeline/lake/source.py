@@ -1,0 +1,70 @@
+"""Reading input documents, wherever they are: local paths and every URI that pyarrow.fs knows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from pyarrow import fs
+
+from pipeline.errors import ItemError
+from pipeline.records import FailureKind
+
+
+def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the filesystem of a local path or URI, and the path inside it.
+
+    Raises
+    ------
+    ValueError
+        If the URI's scheme is unknown.
+    """
+    if "://" not in uri:
+        return fs.LocalFileSystem(), uri
+    if uri.startswith("file://"):
+        # pyarrow takes no name that is not UTF-8; the system does.
+        return fs.LocalFileSystem(), os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+    found, path = fs.FileSystem.from_uri(uri)
+    return found, path
+
+
+def modified_text(info: fs.FileInfo) -> str:
+    """Return a file's modification time in nanoseconds as text: what tells one version from another."""
+    return str(info.mtime_ns) if info.mtime_ns is not None else ""
+
+
+def check_unchanged(uri: str, size: int, modified: str) -> None:
+    """Raise ItemError `source_missing` or `source_changed` if a document is not as listed."""
+    try:
+        store, path = filesystem(uri)
+        info = store.get_file_info(path)
+    except (OSError, ValueError) as error:
+        raise ItemError(FailureKind.SOURCE_MISSING, _line(error)) from error
+    if info.type != fs.FileType.File:
+        raise ItemError(FailureKind.SOURCE_MISSING, "there is no such file")
+    if (info.size, modified_text(info)) != (size, modified):
+        raise ItemError(FailureKind.SOURCE_CHANGED, "the file changed after it was listed")
+
+
+def content(uri: str) -> Path | bytes:
+    """Return a local document's path as it is, and any other document's bytes, read whole.
+
+    Raises
+    ------
+    ItemError
+        `source_missing` if the store does not give the bytes.
+    """
+    try:
+        store, path = filesystem(uri)
+        if isinstance(store, fs.LocalFileSystem):
+            return Path(path)
+        with store.open_input_stream(path) as stream:
+            data: bytes = stream.read()
+    except (OSError, ValueError) as error:
+        raise ItemError(FailureKind.SOURCE_MISSING, _line(error)) from error
+    return data
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,209 @@
+"""discover: a job's inputs -> Documents, unopened, each file once, in a fixed order.
+
+Listings and manifests are streamed: what is held is one folder's names, one batch of manifest rows
+and eight bytes of hash a document.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from io import TextIOWrapper
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileType
+
+from pipeline.errors import InputError
+from pipeline.job import Input
+from pipeline.lake.listing import Entry, LocalTree, Tree, expand, is_glob, locate, walk
+from pipeline.lake.source import filesystem
+from pipeline.records import Document, MediaType
+
+MEDIA_TYPES: Mapping[str, MediaType] = {
+    ".pdf": MediaType.PDF,
+    ".png": MediaType.PNG,
+    ".jpg": MediaType.JPEG,
+    ".jpeg": MediaType.JPEG,
+    ".webp": MediaType.WEBP,
+    ".tif": MediaType.TIFF,
+    ".tiff": MediaType.TIFF,
+}
+"""The extensions, in any case, that are picked up from folders and by wildcards."""
+
+_ROWS = 1024  # of a manifest at a time
+_LOOKUPS = 32  # at once: a store is slow to answer, but answers many
+
+_Row = dict[str, str]
+
+
+def discover(input: Input) -> Discovery:
+    """List a job's input.
+
+    A manifest row whose file is not there still gives a Document, of size -1, so that it ends as a
+    row of the tables.
+    Raises InputError, here or while iterating, if a path, glob or manifest cannot be used.
+    """
+    return Discovery(input)
+
+
+class Discovery(Iterator[Document]):
+    """The documents of a job's input, as an iterator that also counts what it passed over.
+
+    `ignored` is the number of files so far that folders and wildcards held and that are of no
+    type we read, links to folders included.
+    """
+
+    def __init__(self, input: Input) -> None:
+        self.ignored = 0
+        self._seen: set[bytes] = set()
+        listings = [self._listing(path) for path in input.paths]
+        if input.manifest is not None:
+            listings.append(_manifest_documents(input.manifest, input.uri_column))
+        self._documents = chain.from_iterable(listings)
+
+    def __next__(self) -> Document:
+        """Return the next document not seen before."""
+        try:
+            for document in self._documents:
+                key = hashlib.blake2b(document.uri.encode(), digest_size=8).digest()
+                if key not in self._seen:
+                    self._seen.add(key)
+                    return document
+        except (OSError, ValueError) as error:
+            raise InputError(f"listing the input broke off: {_line(error)}; run again") from error
+        raise StopIteration
+
+    def _listing(self, path: str) -> Iterator[Document]:
+        """Check now that the path is there; list it when asked."""
+        try:
+            tree, place = locate(path, LocalTree(), str(Path.cwd()))
+            entry = tree.entry(place)
+            if entry.kind is FileType.File:
+                return iter([_document(tree, entry)])
+            if entry.kind is FileType.Directory:
+                return self._of_known_types(tree, walk(tree, place))
+            found = expand(tree, place) if is_glob(place) else iter(())
+            first = next(found, None)
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise InputError(f"input {path!r} cannot be listed: {_line(error)}") from error
+        if first is None:
+            what = "matches no file" if is_glob(place) else "is no file or folder"
+            raise InputError(f"input {path!r} {what}; mend input.paths or --input")
+        entries = chain([first], found)
+        suffix = posixpath.splitext(place)[1]
+        if suffix and not is_glob(suffix):  # the pattern itself says which type is wanted
+            return (_document(tree, entry) for entry in entries)
+        return self._of_known_types(tree, entries)
+
+    def _of_known_types(self, tree: Tree, entries: Iterable[Entry]) -> Iterator[Document]:
+        for entry in entries:
+            if entry.kind is FileType.Unknown or _suffix(entry.path) not in MEDIA_TYPES:
+                self.ignored += 1
+            else:
+                yield _document(tree, entry)
+
+
+def _document(tree: Tree, entry: Entry, source: Mapping[str, str] | None = None) -> Document:
+    media_type = MEDIA_TYPES.get(_suffix(entry.path), MediaType.PDF)
+    return Document(tree.uri(entry.path), entry.size, entry.modified, media_type, source or {})
+
+
+def _suffix(path: str) -> str:
+    return posixpath.splitext(path)[1].lower()
+
+
+def _manifest_documents(manifest: str, uri_column: str) -> Iterator[Document]:
+    """Check the manifest's header now; read its rows when asked."""
+    try:
+        tree, place = locate(manifest, LocalTree(), str(Path.cwd()))
+        store, path = filesystem(tree.uri(place))
+        if _suffix(place) in (".parquet", ".pq"):
+            columns, rows = _parquet_rows(pq.ParquetFile(store.open_input_file(path)), manifest)
+        else:
+            columns, rows = _csv_rows(store.open_input_stream(path), manifest)
+    except (OSError, ValueError, csv.Error, NotImplementedError) as error:
+        raise InputError(f"manifest {manifest!r} cannot be read: {_line(error)}") from error
+    twice = {column for column in columns if columns.count(column) > 1}
+    if twice:
+        raise InputError(f"manifest {manifest!r}: column {twice.pop()!r} appears twice; rename one")
+    if uri_column not in columns:
+        known = ", ".join(columns)
+        raise InputError(
+            f"manifest {manifest!r} has no column {uri_column!r}; "
+            f"set input.uri_column to one of {known}"
+        )
+    rows = _with_uri(rows, uri_column, manifest)
+    return _row_documents(rows, uri_column, tree, posixpath.dirname(place))
+
+
+def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str) -> Iterator[_Row]:
+    for number, row in enumerate(rows, 1):
+        if uri_column not in row:
+            raise InputError(f"manifest {manifest!r}: row {number} has no {uri_column}; fill it in")
+        yield row
+
+
+def _row_documents(
+    rows: Iterator[_Row], uri_column: str, tree: Tree, folder: str
+) -> Iterator[Document]:
+    def look_up(row: _Row) -> Document:
+        name = row[uri_column]
+        source = {column: value for column, value in row.items() if column != uri_column}
+        try:
+            home, place = locate(name, tree, folder)
+            return _document(home, home.entry(place), source)
+        except (OSError, ValueError, NotImplementedError):
+            return Document(name, -1, "", MEDIA_TYPES.get(_suffix(name), MediaType.PDF), source)
+
+    with ThreadPoolExecutor(_LOOKUPS) as pool:
+        while batch := list(islice(rows, _ROWS)):
+            local = isinstance(tree, LocalTree) and not any("://" in r[uri_column] for r in batch)
+            yield from map(look_up, batch) if local else pool.map(look_up, batch)
+
+
+def _csv_rows(stream: object, manifest: str) -> tuple[list[str], Iterator[_Row]]:
+    lines = csv.reader(TextIOWrapper(cast(BinaryIO, stream), "utf-8-sig", newline=""), strict=True)
+    columns = next(lines, [])
+
+    def rows() -> Iterator[_Row]:
+        try:
+            for cells in lines:
+                if len(cells) > len(columns):
+                    raise csv.Error(f"{len(cells)} cells under {len(columns)} columns")
+                if cells:
+                    pairs = zip(columns, cells, strict=False)  # a short line lacks the last cells
+                    yield {column: cell for column, cell in pairs if cell}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(
+                f"manifest {manifest!r}: line {lines.line_num}: {error}; mend it"
+            ) from error
+
+    return columns, rows()
+
+
+def _parquet_rows(file: pq.ParquetFile, manifest: str) -> tuple[list[str], Iterator[_Row]]:
+    for column in file.schema_arrow:
+        if pa.types.is_nested(column.type):
+            raise InputError(
+                f"manifest {manifest!r}: column {column.name!r} is a {column.type}; leave it out"
+            )
+
+    def rows() -> Iterator[_Row]:
+        for batch in file.iter_batches(_ROWS):
+            texts = [column.cast(pa.string()).to_pylist() for column in batch.columns]
+            for values in zip(*texts, strict=True):
+                pairs = zip(batch.schema.names, values, strict=True)
+                yield {name: value for name, value in pairs if value}
+
+    return list(file.schema_arrow.names), rows()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,74 @@
+"""write: PageResults -> one committed file of `pages`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import ItemError
+from pipeline.lake.keys import page_key
+from pipeline.lake.layout import PAGES
+from pipeline.lake.ledger import Commit, Ledger
+from pipeline.lake.parquet import write_table
+from pipeline.lake.tables import pages_table
+from pipeline.lake.values import converter
+from pipeline.records import Failure, PageResult, Provenance, StageName, State
+
+
+def write_pages(
+    ledger: Ledger,
+    results: Sequence[PageResult],
+    sources: Sequence[Mapping[str, str]],
+    provenance: Provenance,
+    record_type: pa.DataType,
+) -> Commit:
+    """Write rows of pages as one file, then commit it: the rows appear together or not at all.
+
+    The file is named by the run and its rows' keys, so a task that is tried again writes over
+    itself. `sources` has the source columns of each result's document. A record that the table
+    cannot hold exactly makes its row a `schema_violation`.
+    """
+    if not results:
+        raise ValueError("there are no rows to write")
+    convert = converter(record_type)
+    rows = [_storable(result, convert) for result in results]
+    written_at = datetime.now(UTC)
+    name = f"{provenance.run_id}-{_hash(rows)}"
+    file = f"{PAGES}/{name}.parquet"
+    write_table(
+        ledger.layout, file, pages_table(rows, sources, provenance, record_type, written_at)
+    )
+    commit = Commit(
+        run_id=provenance.run_id,
+        fingerprint=provenance.fingerprint,
+        name=name,
+        file=file,
+        n_rows=len(rows),
+        states=dict(Counter(row.state.value for row in rows)),
+        failures=dict(Counter(row.failure.kind.value for row in rows if row.failure is not None)),
+        written_at=written_at,
+    )
+    ledger.commit(commit)
+    return commit
+
+
+def _storable(result: PageResult, convert: Callable[[Any], Any]) -> PageResult:
+    if result.state is State.FAILED:
+        return result
+    try:
+        convert(result.record)
+    except ItemError as error:
+        failure = Failure(StageName.PARSE, error.kind, error.message, result.attempts)
+        return replace(result, state=State.FAILED, failure=failure)
+    return result
+
+
+def _hash(rows: Sequence[PageResult]) -> str:
+    keys = sorted(page_key(row.id.document_id, row.id.page_numbers) for row in rows)
+    return hashlib.blake2b(b"".join(keys), digest_size=16).hexdigest()
