@@ -18,7 +18,7 @@ from pipeline.records import FailureKind, Generation
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`batch` is the most samples in one batch; `linger_s` how long a short batch waits for more."""
+    """`batch` is the most samples a batch has; `linger_s` how long a short one waits for more."""
 
     batch: int = 16
     linger_s: float = 0.02

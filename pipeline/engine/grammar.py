@@ -23,7 +23,7 @@ _SPACED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 
 
 class Grammar:
-    """A schema compiled for one tokenizer: compile once a process, then `start` an answer at a time.
+    """A schema compiled for one tokenizer: compile once a process, `start` once an answer.
 
     Raises
     ------

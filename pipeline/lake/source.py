@@ -30,7 +30,7 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def modified_text(info: fs.FileInfo) -> str:
-    """Return a file's modification time in nanoseconds as text: what tells one version from another."""
+    """Return a file's modification time in nanoseconds as text: it tells versions apart."""
     return str(info.mtime_ns) if info.mtime_ns is not None else ""
 
 

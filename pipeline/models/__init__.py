@@ -1,0 +1,1 @@
+"""Model families: the Family protocol, and one package or module a family."""

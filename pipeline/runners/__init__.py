@@ -1,0 +1,1 @@
+"""Ways to carry a run out, and the run itself."""

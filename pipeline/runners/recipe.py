@@ -70,7 +70,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
             pipeline_version=__version__,
             fingerprint=_hash(json.dumps(identity, sort_keys=True)),
         ),
-        warnings=_warnings(job, schema, checkpoint),
+        warnings=_warnings(schema, checkpoint),
         password=os.environ.get(job.input.password_env) if job.input.password_env else None,
     )
 
@@ -107,7 +107,7 @@ def _identity(job: Job, schema: Schema, checkpoint: Checkpoint, prompt: str) -> 
     }
 
 
-def _warnings(job: Job, schema: Schema, checkpoint: Checkpoint) -> tuple[str, ...]:
+def _warnings(schema: Schema, checkpoint: Checkpoint) -> tuple[str, ...]:
     if checkpoint.schemas is None or schema.id in checkpoint.schemas:
         return ()
     known = ", ".join(checkpoint.schemas)

@@ -69,7 +69,7 @@ class Summary:
     def query(self) -> str:
         """Return a DuckDB command line that reads the documents."""
         glob = f"{self.output.rstrip('/')}/documents/*.parquet".replace("'", "''")
-        return f"duckdb -c \"SELECT uri, state, unnest(record) FROM '{glob}' LIMIT 10\""
+        return f"duckdb -c \"FROM '{glob}' SELECT uri, state, unnest(record) LIMIT 10\""
 
     def _rates(self) -> str:
         return ", ".join(

@@ -1,0 +1,1 @@
+"""The stages, each a function or small class that knows nothing of the runners."""

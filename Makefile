@@ -1,0 +1,48 @@
+# Each target makes its own virtual environment first, so that each is one command on a fresh machine.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test check format bench proof-corpus proof-memory lock clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/pagelake run demo --fresh
+	@echo; echo "read right, by kind of document (jobs/demo/compare.sql, in DuckDB):"
+	@$(BIN)/python -c "import duckdb; print(duckdb.sql(open('jobs/demo/compare.sql').read()))"
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What docs/PERFORMANCE.md reports. Minutes each, and best on a quiet machine.
+bench: .venv/ready
+	$(BIN)/python infra/bench/rasterize_encode.py
+
+proof-memory: .venv/ready
+	$(BIN)/python infra/bench/memory_flat.py
+
+proof-corpus: .venv/ready
+	$(BIN)/python infra/bench/corpus.py build/corpus
+
+# Pins what is installed now, torch left out: which build of it is right depends on the machine.
+lock: .venv/ready
+	$(BIN)/pip freeze --exclude-editable --exclude pagelake --exclude torch > constraints.txt
+
+clean:
+	rm -rf .venv build dist out
