@@ -132,6 +132,14 @@ class Model(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model runs: `device` is "cpu" or "cuda"; `threads` None leaves torch its default."""
+
+    device: str = "cpu"
+    threads: int | None = None
+
+
 class Family(Protocol):
     """A model family: how to build both halves for a checkpoint."""
 
@@ -143,6 +151,6 @@ class Family(Protocol):
         """Render the checkpoint's chat template around the instructions and page images."""
         ...
 
-    def load(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> Model:
-        """Load the weights onto `device` ("cpu" or "cuda"). Raises CheckpointError."""
+    def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:
+        """Load the weights where `placement` says. Raises CheckpointError."""
         ...

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
-from pipeline.models.base import Checkpoint, Constraint, ModelInput, ModelOutput, Vocabulary
+from pipeline.models.base import (
+    Checkpoint,
+    Constraint,
+    ModelInput,
+    ModelOutput,
+    Placement,
+    Vocabulary,
+)
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.records import FinishReason
 
@@ -46,9 +53,11 @@ class FakeFamily:
         del checkpoint
         return "<image>" * n_pages + instructions
 
-    def load(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> FakeModel:
+    def load(
+        self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement
+    ) -> FakeModel:
         """Return the fake model; there is nothing to load."""
-        del settings, device
+        del settings, placement
         return FakeModel(seconds=_option(checkpoint, "seconds", 0.0))
 
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import documents_of, read_rows, shards_of
+from pipeline.models.base import Placement
 from pipeline.records import Plan
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.steps import Answerer, Committer, Drawer, Planner, Receipt
@@ -42,8 +43,12 @@ class LocalRunner:
 
     def pages(self, shards: str) -> Iterator[Receipt]:
         """Do one shard after the other."""
-        device = "cuda" if self._recipe.job.resources.gpus_per_actor > 0 else "cpu"
-        answerer = Answerer(self._recipe, device)
+        resources = self._recipe.job.resources
+        threads = (
+            None if resources.cpus_per_actor is None else max(1, int(resources.cpus_per_actor))
+        )
+        device = "cuda" if resources.gpus_per_actor > 0 else "cpu"
+        answerer = Answerer(self._recipe, Placement(device, threads))
         drawer = Drawer(self._recipe)
         committer = Committer(self._recipe)
         try:

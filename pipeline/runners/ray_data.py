@@ -8,14 +8,18 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 # Ray reads these when it is imported. The first keeps tasks that ask for no GPU from warning on
-# every start, the second keeps the C++ core's advice to Ray's own developers off the terminal.
+# every start, the second keeps the C++ core's advice to Ray's own developers off the terminal:
+# what goes wrong arrives as an exception.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import pyarrow as pa
 import ray
@@ -23,9 +27,11 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
-from pipeline.errors import PagelakeError, RunError
+from pipeline import errors
+from pipeline.errors import PagelakeError, RunError, UserError
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import documents_of, plans_of, plans_table, shards_of
+from pipeline.models.base import Placement
 from pipeline.records import Plan
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.steps import Answerer, Committer, Drawer, Planner, Receipt
@@ -109,23 +115,37 @@ class RayRunner:
 
 def _start(recipe: Recipe) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, **quiet)
-        return
     cpus = recipe.job.resources.cpus or os.cpu_count() or 1
-    ray.init(
-        address="local",
-        num_cpus=max(2, math.ceil(cpus)),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        **quiet,
-    )
+    with _muted():
+        if address := os.environ.get("RAY_ADDRESS"):
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(2, math.ceil(cpus)),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **quiet,
+            )
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Silence the process's standard error, for what Ray's core writes there as it starts."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _configure() -> None:
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -165,13 +185,18 @@ def _stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
             if table.num_rows:
                 yield table
     except RayError as error:
-        cause: BaseException = error
-        while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
-            cause = inner
-        if isinstance(cause, PagelakeError):
-            raise cause from error
-        lines = [line for line in str(cause).splitlines() if line.strip()]
-        raise RunError(f"Ray: {lines[-1].strip() if lines else type(cause).__name__}") from error
+        raise _explained(error) from error
+
+
+def _explained(error: RayError) -> PagelakeError:
+    """Find our own error in Ray's: a task's exception arrives as the text of its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in reversed(lines):
+        name, _, message = line.removeprefix("pipeline.errors.").partition(": ")
+        kind = getattr(errors, name, None) if line.startswith("pipeline.errors.") else None
+        if isinstance(kind, type) and issubclass(kind, (UserError, RunError)):
+            return kind(message)
+    return RunError(f"Ray: {lines[-1] if lines else type(error).__name__}")
 
 
 class _Plan:
@@ -200,16 +225,25 @@ class _Answer:
     """Samples -> answers, in an actor."""
 
     def __init__(self, recipe: Recipe) -> None:
-        resources = recipe.job.resources
-        on_gpu = resources.gpus_per_actor > 0
-        if not on_gpu:
-            # Ray allows one thread an actor that asks for half a core; torch reads this on import.
-            threads = resources.cpus_per_actor or (os.cpu_count() or 1) / 2 / resources.actors.max
-            os.environ["OMP_NUM_THREADS"] = str(max(1, math.floor(threads)))
-        self._answerer = Answerer(recipe, "cuda" if on_gpu else "cpu")
+        try:
+            self._answerer: Answerer | PagelakeError = Answerer(recipe, _placement(recipe))
+        except PagelakeError as error:
+            # Raised here, it would be an actor's death: Ray would try again, and say so at length.
+            self._answerer = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if isinstance(self._answerer, PagelakeError):
+            raise self._answerer
         return answers_table(self._answerer.answer(samples_of(table)))
+
+
+def _placement(recipe: Recipe) -> Placement:
+    """Share this machine's cores out: Ray alone would give a CPU actor one thread."""
+    resources = recipe.job.resources
+    if resources.gpus_per_actor > 0:
+        return Placement("cuda")
+    threads = resources.cpus_per_actor or (os.cpu_count() or 1) / 2 / resources.actors.max
+    return Placement("cpu", max(1, int(threads)))
 
 
 class _Commit:

@@ -116,7 +116,7 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     layout.prepare()
     recipe = _claim(layout, recipe, fresh=options.fresh)
     ledger = Ledger(layout)
-    with RunProgress(console) as progress, _runner(recipe, options.runner) as runner:
+    with _runner(recipe, options.runner) as runner, RunProgress(console) as progress:
         planned = _plan(layout, recipe, runner, options.limit, progress)
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = _shard(layout, recipe, planned, done)
@@ -154,7 +154,7 @@ def dry_run(job: Job, options: Options, console: Console) -> Planned:
         scratch = job.model_copy(update={"output": job.output.model_copy(update={"uri": folder})})
         recipe = prepare(scratch, _new_run_id())
         layout = Layout.open(folder)
-        with RunProgress(console) as progress, _runner(recipe, options.runner) as runner:
+        with _runner(recipe, options.runner) as runner, RunProgress(console) as progress:
             return _plan(layout, recipe, runner, options.limit, progress)
 
 
@@ -315,9 +315,9 @@ def _first_of_content(layout: Layout, plan_file: str) -> Iterator[bool]:
 
 
 def _read_pages(runner: Runner, work: Work, progress: RunProgress) -> Receipt:
-    progress.starting(work.documents, work.pages)
     if work.pages == 0:
         return sums([])
+    progress.starting(work.documents, work.pages)
 
     def followed() -> Iterator[Receipt]:
         for receipt in runner.pages(work.file):

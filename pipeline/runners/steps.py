@@ -21,6 +21,7 @@ from pipeline.job import PageSelection, parse_pages
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.types import arrow_type
+from pipeline.models.base import Placement
 from pipeline.models.families import family_of
 from pipeline.records import (
     Answer,
@@ -107,9 +108,9 @@ class Drawer:
 class Answerer:
     """Holds the model and its engine: made once an actor, used for every sample it gets."""
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
+    def __init__(self, recipe: Recipe, placement: Placement) -> None:
         job = recipe.job
-        model = family_of(recipe.checkpoint).load(recipe.checkpoint, job.model, device)
+        model = family_of(recipe.checkpoint).load(recipe.checkpoint, job.model, placement)
         grammars = None
         if job.task == "extract" and job.generation.constrained:
             compact = recipe.checkpoint.compact_json
@@ -169,7 +170,7 @@ class Committer:
         started = time.perf_counter()
         results = [self._parse(answer) for answer in answers]
         parsed = time.perf_counter()
-        write_pages(
+        commit = write_pages(
             self._ledger,
             results,
             [result.id.source for result in results],
@@ -186,8 +187,8 @@ class Committer:
         return Receipt(
             pages=sum(len(result.id.page_numbers) for result in results),
             documents=sum(self._is_last(result.id) for result in results),
-            states=dict(Counter(str(result.state) for result in results)),
-            kinds=dict(Counter(str(r.failure.kind) for r in results if r.failure)),
+            states=dict(commit.states),
+            kinds=dict(commit.failures),
             seconds=seconds,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
-from pipeline.models.base import Checkpoint, Model
+from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 
 
@@ -43,11 +43,11 @@ class Idefics2Family:
         # The tokenizer adds the beginning-of-sequence token itself.
         return rendered.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
 
-    def load(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> Model:
+    def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:
         """Load the weights. Raises CheckpointError."""
         from pipeline.models.idefics2.model import Idefics2Model
 
-        return Idefics2Model(checkpoint, settings, device)
+        return Idefics2Model(checkpoint, settings, placement)
 
 
 def load_processor(checkpoint: Checkpoint) -> Any:
@@ -68,7 +68,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         processor = AutoProcessor.from_pretrained(
             checkpoint.location, backend="pil", **pinned(checkpoint)
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what the loader raises for a broken file is anybody's guess
         raise CheckpointError(
             f"model.name: the processor of '{checkpoint.name}' does not load: {_line(error)}"
         ) from error

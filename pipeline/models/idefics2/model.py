@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
-from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Vocabulary
+from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
 from pipeline.models.idefics2.constrain import ConstrainedLogits
 from pipeline.models.idefics2.family import load_processor, pinned
 from pipeline.records import FinishReason, Image
@@ -34,8 +34,12 @@ class Idefics2Model:
 
     max_tiles_per_chunk = 16  # the connector widens every patch to 14,336 floats at 8B
 
-    def __init__(self, checkpoint: Checkpoint, settings: ModelSettings, device: str) -> None:
-        self._device = torch.device(device)
+    def __init__(
+        self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement
+    ) -> None:
+        if placement.threads is not None:
+            torch.set_num_threads(placement.threads)
+        self._device = torch.device(placement.device)
         self._processor = load_processor(checkpoint)
         if settings.image_splitting != "auto":
             self._processor.image_processor.do_image_splitting = settings.image_splitting
@@ -56,7 +60,8 @@ class Idefics2Model:
         """The tokenizer as a grammar sees it."""
         tokenizer = self._processor.tokenizer
         size = self._model.config.text_config.vocab_size
-        special = set(tokenizer.all_special_ids)
+        # `all_special_ids` leaves out the image tokens and those only the backend marks as special.
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         tokens = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
         texts = [b"" if i in special else t.encode() for i, t in enumerate(tokens)]
         texts += [b""] * (size - len(texts))
@@ -192,7 +197,7 @@ def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch
         )
         if settings.adapter is not None:
             model.load_adapter(settings.adapter)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # what the loader raises for a broken file is anybody's guess
         line = " ".join(str(error).split())[:300]
         raise CheckpointError(f"model.name: '{checkpoint.name}' does not load: {line}") from error
     return model.to(device).eval()

@@ -1,0 +1,57 @@
+"""What all tests share: one Ray, the demo's documents, and a way to read a table's rows."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+# One thread a model: tests share their cores with Ray, and the small model gains nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+DEMO = Path(__file__).parent.parent / "jobs" / "demo"
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A private Ray with more cores than most test machines have, so that stages overlap."""
+    import pipeline.runners.ray_data  # noqa: F401  # sets what Ray reads on import
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        object_store_memory=200 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The folder of the demo: documents/ and truth.jsonl."""
+    return DEMO
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[[Path | str, str], Rows]:
+    """Read a table of an output as a reader with a plain glob would."""
+
+    def read(output: Path | str, table: str) -> Rows:
+        files = sorted(str(path) for path in (Path(output) / table).glob("*.parquet"))
+        if not files:
+            return []
+        found: Rows = ds.dataset(files).to_table().to_pylist(maps_as_pydicts="strict")
+        return found
+
+    return read

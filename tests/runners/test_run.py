@@ -1,0 +1,344 @@
+"""Whole runs over real files: what comes out, what is not done twice, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pipeline.errors import CheckpointError, InputError, JobError, OutputError
+from pipeline.job import Job
+from pipeline.lake.layout import Layout
+from pipeline.lake.ledger import Ledger
+from pipeline.records import FailureKind
+from pipeline.runners.run import failure_kinds
+from pipeline.runners.summary import Summary
+
+MakeJob = Callable[..., Job]
+RunJob = Callable[..., Summary]
+Rows = Callable[[Path | str, str], list[dict[str, Any]]]
+
+PROVENANCE_OF_A_RUN = ("run_id", "processed_at")
+TIMINGS = ("rasterize_s", "encode_s", "queue_s", "model_s")
+
+
+def without(rows: list[dict[str, Any]], *columns: str) -> list[dict[str, Any]]:
+    kept = [{k: v for k, v in row.items() if k not in columns} for row in rows]
+    return sorted(kept, key=lambda row: (row["uri"], row.get("page_numbers") or []))
+
+
+@pytest.fixture(scope="module")
+def demo_job(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Job]:
+    def job(name: str) -> Job:
+        return Job.model_validate(
+            {
+                "input": {"paths": [str(demo / "documents")]},
+                "schema": "receipt.v1",
+                "output": {"uri": str(tmp_path_factory.getbasetemp() / name)},
+            }
+        )
+
+    return job
+
+
+def quiet_run(job: Job, runner: str) -> Summary:
+    import io
+
+    from rich.console import Console
+
+    from pipeline.runners.run import Options, run
+
+    return run(job, Options(runner=runner), Console(file=io.StringIO()))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def local_demo(demo_job: Callable[[str], Job]) -> Job:
+    job = demo_job("local-demo")
+    assert quiet_run(job, "local").all_ok
+    return job
+
+
+def test_the_demo_is_read_mostly_right(local_demo: Job, demo: Path, rows: Rows) -> None:
+    truth = [json.loads(line) for line in (demo / "truth.jsonl").read_text().splitlines()]
+    found = {Path(row["uri"]).name: row for row in rows(local_demo.output.uri, "documents")}
+    assert set(found) == {Path(item["uri"]).name for item in truth}
+    images = [item for item in truth if item["kind"] == "image"]
+    right: Counter[str] = Counter()
+    for item in images:
+        record = found[Path(item["uri"]).name]["record"]
+        right["date"] += record["date"].isoformat() == item["record"]["date"]
+        right["total"] += record["total"] == Decimal(str(item["record"]["total"]))
+    assert right["date"] >= 0.8 * len(images)
+    assert right["total"] >= 0.8 * len(images)
+
+
+def test_both_runners_give_the_same_rows(
+    local_demo: Job, demo_job: Callable[[str], Job], rows: Rows, ray_session: None
+) -> None:
+    job = demo_job("ray-demo")
+    summary = quiet_run(job, "ray")
+    assert summary.all_ok
+    assert summary.done.pages == 34
+    for table in ("documents", "pages"):
+        ours = without(rows(job.output.uri, table), *PROVENANCE_OF_A_RUN, *TIMINGS)
+        oracle = without(rows(local_demo.output.uri, table), *PROVENANCE_OF_A_RUN, *TIMINGS)
+        assert ours == oracle
+
+
+def test_duckdb_reads_nested_fields(local_demo: Job) -> None:
+    glob = f"{local_demo.output.uri}/documents/*.parquet"
+    total, items = duckdb.sql(
+        f"SELECT sum(record.total), sum(len(record.items)) FROM '{glob}'"
+    ).fetchall()[0]
+    lines = duckdb.sql(
+        f"SELECT sum(line.price) FROM (SELECT unnest(record.items) AS line FROM '{glob}')"
+    ).fetchall()[0][0]
+    assert isinstance(total, Decimal)
+    assert items > 30
+    assert lines > 0
+
+
+def test_every_document_and_page_ends_in_one_row(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    documents = demo / "documents"
+    shutil.copy(documents / "image-01.png", folder / "good.png")
+    shutil.copy(documents / "multipage-02.pdf", folder / "three pages.pdf")
+    (folder / "cut.pdf").write_bytes((documents / "pdf-01.pdf").read_bytes()[:300])
+    (folder / "web.pdf").write_text("<html>not a PDF</html>")
+    (folder / "empty.pdf").touch()
+    (folder / "notes.txt").write_text("not a document")
+    summary = run_job(make_job([folder]))
+    found = {Path(row["uri"]).name: row for row in rows(tmp_path / "out", "documents")}
+    assert {
+        name: (row["state"], row["failure_kind"], row["n_pages"]) for name, row in found.items()
+    } == {
+        "good.png": ("ok", None, 1),
+        "three pages.pdf": ("ok", None, 3),
+        "cut.pdf": ("failed", "unreadable", None),
+        "web.pdf": ("failed", "unsupported", None),
+        "empty.pdf": ("failed", "unreadable", None),
+    }
+    assert [row["failure_stage"] for row in found.values() if row["failure_kind"]] == [
+        "discover"
+    ] * 3
+    pages = rows(tmp_path / "out", "pages")
+    assert sorted(row["page_numbers"] for row in pages) == [[1], [1], [2], [3]]
+    assert summary.documents == {"ok": 2, "failed": 3}
+    assert summary.files_ignored == 1
+    assert not summary.all_ok
+
+
+def test_a_second_run_does_nothing_again(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(demo / "documents" / "image-01.png", folder)
+    job = make_job([folder])
+    run_job(job)
+    before = rows(tmp_path / "out", "pages")
+    shutil.copy(demo / "documents" / "image-02.png", folder)
+    second = run_job(job)
+    assert (second.done.pages, second.pages_reused) == (1, 1)
+    after = {row["uri"]: row for row in rows(tmp_path / "out", "pages")}
+    assert after[before[0]["uri"]] == before[0]
+    assert len(rows(tmp_path / "out", "documents")) == 2
+
+
+def test_a_killed_run_is_continued(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    model = {"family": "fake", "name": "fake?edge=224&seconds=0.1"}
+    job = make_job([demo / "documents"], model=model)
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text(job.model_dump_json(by_alias=True))
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(job_file), "--runner", "local"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    commits = tmp_path / "out" / "_pagelake" / "commits"
+    deadline = time.monotonic() + 120
+    while not list(commits.glob("*.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert rows(tmp_path / "out", "documents") == []
+    commits_made = list(Ledger(Layout.open(job.output.uri)).commits())
+    assert 0 < sum(commit.n_rows for commit in commits_made) < 34
+    finished = sum(commit.states.get("ok", 0) for commit in commits_made)
+
+    summary = run_job(job)
+    assert summary.done.pages == 34 - finished
+    assert summary.pages_reused == finished
+    assert len(rows(tmp_path / "out", "documents")) == 30
+    keys = [
+        (row["document_id"], tuple(row["page_numbers"])) for row in rows(tmp_path / "out", "pages")
+    ]
+    assert len(keys) == len(set(keys)) == 34
+
+
+def test_same_bytes_under_two_names_are_generated_once(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(demo / "documents" / "image-01.png", folder / name)
+    summary = run_job(make_job([folder]))
+    assert summary.done.pages == 1
+    documents = rows(tmp_path / "out", "documents")
+    assert [Path(row["uri"]).name for row in documents] == ["a.png", "b.png"]
+    assert documents[0]["record"] == documents[1]["record"]
+    assert len(rows(tmp_path / "out", "pages")) == 1
+
+
+def test_an_output_belongs_to_one_job_until_made_fresh(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    source = demo / "documents" / "image-01.png"
+    run_job(make_job([source]))
+    changed = make_job([source], generation={"max_new_tokens": 200})
+    with pytest.raises(OutputError, match=r"max_new_tokens: 1024 -> 200.*--fresh"):
+        run_job(changed)
+    summary = run_job(changed, fresh=True)
+    assert summary.done.pages == 1
+    assert len(rows(tmp_path / "out", "documents")) == 1
+    again = run_job(changed)
+    assert again.done.pages == 0
+
+
+def test_fresh_with_the_same_settings_does_everything_again(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    job = make_job([demo / "documents" / "image-01.png"])
+    first = run_job(job)
+    second = run_job(job, fresh=True)
+    assert second.done.pages == 1
+    third = run_job(job)
+    assert third.done.pages == 0
+    assert {row["run_id"] for row in rows(tmp_path / "out", "pages")} == {second.run_id}
+    assert first.run_id != second.run_id
+
+
+def test_manifest_columns_are_carried_through(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(
+        f"uri,shop\n{demo / 'documents' / 'image-01.png'},north\n{tmp_path / 'gone.pdf'},south\n"
+    )
+    run_job(make_job([], input={"manifest": str(manifest)}))
+    documents = {Path(row["uri"]).name: row for row in rows(tmp_path / "out", "documents")}
+    assert documents["image-01.png"]["source"] == {"shop": "north"}
+    assert documents["gone.pdf"]["failure_kind"] == "source_missing"
+    assert documents["gone.pdf"]["source"] == {"shop": "south"}
+    assert [row["source"] for row in rows(tmp_path / "out", "pages")] == [{"shop": "north"}]
+
+
+def test_pages_are_selected_and_counted_as_skipped(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    source = demo / "documents" / "multipage-02.pdf"
+    run_job(make_job([source], input={"pages": "2-"}))
+    (document,) = rows(tmp_path / "out", "documents")
+    assert (document["n_pages"], document["pages_ok"], document["pages_skipped"]) == (3, 2, 1)
+    assert sorted(row["page_numbers"] for row in rows(tmp_path / "out", "pages")) == [[2], [3]]
+
+
+def test_too_many_pages_fail_the_document_whole(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    run_job(make_job([demo / "documents" / "multipage-02.pdf"], input={"max_pages": 2}))
+    (document,) = rows(tmp_path / "out", "documents")
+    assert (document["state"], document["failure_kind"]) == ("failed", "too_many_pages")
+    assert document["n_pages"] == 3
+    assert rows(tmp_path / "out", "pages") == []
+
+
+def test_a_short_token_limit_truncates_and_says_so(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    job = make_job([demo / "documents" / "image-01.png"], generation={"max_new_tokens": 5})
+    summary = run_job(job)
+    assert summary.documents == {"truncated": 1}
+    (page,) = rows(tmp_path / "out", "pages")
+    assert (page["state"], page["failure_kind"], page["output_tokens"]) == (
+        "truncated",
+        "truncated",
+        5,
+    )
+    assert page["record"] is None
+    assert page["raw_text"].startswith('{"merchant":"')
+
+
+def test_ocr_text_of_pages_is_joined(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    job = make_job(
+        [demo / "documents" / "multipage-02.pdf"],
+        task="ocr",
+        schema="text.v1",
+        model={"family": "fake", "name": "fake?edge=224"},
+    )
+    run_job(job)
+    (document,) = rows(tmp_path / "out", "documents")
+    pages = sorted(rows(tmp_path / "out", "pages"), key=lambda row: row["page_numbers"])
+    assert document["record"]["text"].split("\f") == [row["record"]["text"] for row in pages]
+
+
+def test_limit_takes_the_first_documents(demo: Path, make_job: MakeJob, run_job: RunJob) -> None:
+    summary = run_job(make_job([demo / "documents"]), limit=2)
+    assert summary.documents == {"ok": 2}
+
+
+def test_an_empty_folder_is_the_users_error(
+    tmp_path: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="no documents in"):
+        run_job(make_job([tmp_path / "in"]))
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_weights_that_do_not_load_are_the_users_error(
+    tmp_path: Path,
+    demo: Path,
+    make_job: MakeJob,
+    run_job: RunJob,
+    ray_session: None,
+    runner: str,
+) -> None:
+    from pipeline.models.families import BUNDLED
+
+    broken = tmp_path / "broken"
+    shutil.copytree(BUNDLED / "nano", broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    job = make_job([demo / "documents" / "image-01.png"], model={"name": str(broken)})
+    with pytest.raises(CheckpointError, match="does not load"):
+        run_job(job, runner=runner)
+
+
+def test_failure_kinds_are_read_or_refused() -> None:
+    assert failure_kinds(None) is None
+    assert failure_kinds("render_timeout, model_error") == {
+        FailureKind.RENDER_TIMEOUT,
+        FailureKind.MODEL_ERROR,
+    }
+    with pytest.raises(JobError, match="'slow' is no failure kind; there are source_missing"):
+        failure_kinds("slow")
