@@ -6,6 +6,8 @@ Nothing heavy is imported until a command runs, so that `pagelake --help` is ins
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import typer
@@ -39,9 +41,16 @@ def main() -> None:
     except PagelakeError as error:
         _complain(f"the run failed: {error}; what was committed stays, run again to continue")
         sys.exit(EXIT_RUN_FAILED)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into one line and an exit code; typer would swallow it."""
+    try:
+        yield
     except KeyboardInterrupt:
         _complain("stopped; what was committed stays, run the same command again to continue")
-        sys.exit(EXIT_INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _complain(message: str) -> None:
@@ -98,10 +107,12 @@ def run(
     loaded = load_job(job, settings or (), inputs or (), output)
     options = runs.Options(runner, limit, runs.failure_kinds(retry), fresh)
     if dry_run:
-        planned = runs.dry_run(loaded, options, people)
+        with _interruptible():
+            planned = runs.dry_run(loaded, options, people)
         typer.echo(planned.to_json() if json else planned.text())
         return
-    summary = runs.run(loaded, options, people)
+    with _interruptible():
+        summary = runs.run(loaded, options, people)
     if json:
         typer.echo(summary.to_json())
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -44,6 +44,7 @@ class Engine:
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._closed = False
+        self._closing = threading.Lock()  # no request may be queued behind the end of the queue
         self._thread.start()
 
     def __enter__(self) -> Engine:
@@ -55,27 +56,31 @@ class Engine:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(drain=kind is None)
 
     def submit(self, request: Request) -> Future[Generation]:
         """Queue a request. The future raises ItemError if the model fails on this sample."""
-        if self._closed:
-            raise RuntimeError("the engine is closed")
         future: Future[Generation] = Future()
-        self._queue.put(_Pending(request, future, time.perf_counter()))
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            self._queue.put(_Pending(request, future, time.perf_counter()))
         return future
 
-    def close(self) -> None:
-        """Answer what is queued, then stop."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+    def close(self, *, drain: bool = True) -> None:
+        """Answer what is queued, then stop; without `drain`, leave it and the batch under way."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        if drain:
             self._thread.join()
 
     def _serve(self) -> None:
         while (first := self._queue.get()) is not None:
             batch, open_ended = self._collect(first)
-            self._run(batch)
+            for group in _by_limit(batch):
+                self._run(group)
             if not open_ended:
                 return
 
@@ -117,7 +122,7 @@ class Engine:
             )
             for item in batch
         ]
-        outputs = self._model.generate(inputs, max(i.request.max_new_tokens for i in batch))
+        outputs = self._model.generate(inputs, batch[0].request.max_new_tokens)
         share = (time.perf_counter() - started) / len(batch)
         return [
             Generation(
@@ -131,6 +136,15 @@ class Engine:
             )
             for item, output in zip(batch, outputs, strict=True)
         ]
+
+
+def _by_limit(batch: Iterable[_Pending]) -> list[list[_Pending]]:
+    """Part a batch by token limit, which the model knows one of, and leave out the cancelled."""
+    groups: dict[int, list[_Pending]] = {}
+    for item in batch:
+        if item.future.set_running_or_notify_cancel():
+            groups.setdefault(item.request.max_new_tokens, []).append(item)
+    return list(groups.values())
 
 
 def _blame(error: Exception) -> ItemError:

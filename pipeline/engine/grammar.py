@@ -41,7 +41,10 @@ class Grammar:
         self._matcher = LLMatcher(tokenizer, source, log_level=0)
         if self._matcher.is_error():
             raise SchemaError(_reason(self._matcher.get_error()))
-        if not self.start().allowed().any():
+        opening = self.start().allowed()
+        # A matcher that knows no way on asks for the end.
+        opening[list(vocabulary.stop_ids)] = False
+        if not opening.any():
             raise SchemaError("the model's tokenizer has no token that could start an answer")
 
     def start(self) -> GrammarState:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Family
@@ -19,6 +21,7 @@ TRAITS_FILE = "pagelake.json"
 """Optional file of a checkpoint, with the optional keys canvas, schemas and compact_json of
 `Checkpoint`."""
 
+_HASHED = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
 _WHOLE_FILE_LIMIT = 1 << 30
 _SAMPLE_BYTES = 1 << 20
 _SAMPLES_PER_FILE = 32
@@ -54,8 +57,9 @@ def resolve(settings: ModelSettings) -> Checkpoint:
     """
     if settings.family == "fake":
         return Checkpoint(settings.name, "fake", settings.name, revision="fake")
-    bundled = BUNDLED / settings.name / "config.json"
-    path = bundled.parent if bundled.is_file() else Path(settings.name).expanduser()
+    bare = Path(settings.name).name == settings.name
+    bundled = bare and (BUNDLED / settings.name / "config.json").is_file()
+    path = BUNDLED / settings.name if bundled else Path(settings.name).expanduser()
     if path.is_dir():
         return _local(settings, path)
     if settings.name.startswith((".", "/", "~")) or settings.name.count("/") != 1:
@@ -72,16 +76,37 @@ def _local(settings: ModelSettings, path: Path) -> Checkpoint:
             f"model.revision: '{settings.name}' is a local folder and has no revisions; remove it"
         )
     config = _read_json(path / "config.json")
-    traits = _read_json(path / TRAITS_FILE) if (path / TRAITS_FILE).is_file() else {}
+    traits = _traits(path / TRAITS_FILE)
     return Checkpoint(
         name=settings.name,
         family=_family_name(settings, config),
         location=str(path.resolve()),
         revision=_content_hash(path),
-        canvas=tuple(traits["canvas"]) if "canvas" in traits else None,
-        schemas=tuple(traits["schemas"]) if "schemas" in traits else None,
-        compact_json=bool(traits.get("compact_json", False)),
+        canvas=traits.canvas,
+        schemas=traits.schemas,
+        compact_json=traits.compact_json,
     )
+
+
+class _Traits(BaseModel):
+    """The contents of `TRAITS_FILE`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    canvas: tuple[PositiveInt, PositiveInt] | None = None
+    schemas: tuple[str, ...] | None = None
+    compact_json: bool = False
+
+
+def _traits(path: Path) -> _Traits:
+    if not path.is_file():
+        return _Traits()
+    try:
+        return _Traits.model_validate(_read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"model.name: {path}: {place}: {first['msg']}") from error
 
 
 def _from_hub(settings: ModelSettings) -> Checkpoint:
@@ -129,9 +154,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _content_hash(path: Path) -> str:
     """Hash a checkpoint folder: small files whole, huge weight files by evenly spread samples."""
     digest = hashlib.sha256()
-    for file in sorted(
-        p for p in path.iterdir() if p.suffix in {".json", ".jinja", ".safetensors"}
-    ):
+    for file in sorted(p for p in path.iterdir() if p.suffix in _HASHED):
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as stream:

@@ -51,10 +51,12 @@ class LocalRunner:
         answerer = Answerer(self._recipe, Placement(device, threads))
         drawer = Drawer(self._recipe)
         committer = Committer(self._recipe)
+        finished = False
         try:
             for table in read_rows(self._layout, shards):
                 for shard in shards_of(table):
                     yield committer.commit(answerer.answer(list(drawer.draw(shard))))
+            finished = True
         finally:
             drawer.close()
-            answerer.close()
+            answerer.close(drain=finished)

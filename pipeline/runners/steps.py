@@ -125,9 +125,9 @@ class Answerer:
         """Answer samples, in order; thread-safe."""
         return generate(samples, self._engine, self._ask)
 
-    def close(self) -> None:
-        """Answer what is queued, then stop."""
-        self._engine.close()
+    def close(self, *, drain: bool = True) -> None:
+        """Answer what is queued, then stop; without `drain`, stop at once."""
+        self._engine.close(drain=drain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ moving them (see docs/PERFORMANCE.md).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import prod
 from typing import Any
 
@@ -101,11 +101,17 @@ def pack(tiles: Sequence[Image]) -> bytes:
 def unpack(packed: pa.Buffer, shapes: Sequence[Sequence[int]]) -> list[Image]:
     """Undo `pack`; the tiles share one buffer and cannot be written to."""
     pixels = np.frombuffer(_CODEC.decompress(packed, sum(map(prod, shapes))), np.uint8)
+    pixels.flags.writeable = False
     ends = np.cumsum([prod(shape) for shape in shapes])
     return [
         pixels[end - prod(shape) : end].reshape(shape)
         for end, shape in zip(ends, shapes, strict=True)
     ]
+
+
+def _utf8(text: str) -> str:
+    """Replace halves of surrogate pairs, which broken PDFs hold and Arrow does not, by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _sample_row(sample: Sample | Failed) -> dict[str, Any]:
@@ -117,7 +123,9 @@ def _sample_row(sample: Sample | Failed) -> dict[str, Any]:
         "encode_s": sample.encode_s,
         "shapes": [[tile.shape for tile in page] for page in sample.tiles],
         "pixels": pack([tile for page in sample.tiles for tile in page]),
-        "words": [[asdict(word) for word in page] for page in sample.words],
+        "words": [
+            [{**asdict(word), "text": _utf8(word.text)} for word in page] for page in sample.words
+        ],
     }
 
 
@@ -140,6 +148,7 @@ def _answer_row(answer: Answer | Failed) -> dict[str, Any]:
     return {
         **asdict(answer.id),
         **asdict(answer.generation),
+        "text": _utf8(answer.generation.text),
         "rasterize_s": answer.rasterize_s,
         "encode_s": answer.encode_s,
     }
@@ -161,7 +170,8 @@ def _answer(row: Mapping[str, Any]) -> Answer | Failed:
 
 
 def _failed_row(failed: Failed) -> dict[str, Any]:
-    return {**asdict(failed.id), "failure": failure_row(failed.failure)}
+    failure = replace(failed.failure, message=_utf8(failed.failure.message))
+    return {**asdict(failed.id), "failure": failure_row(failure)}
 
 
 def _failed(row: Mapping[str, Any]) -> Failed | None:

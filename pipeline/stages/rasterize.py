@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.errors import ItemError
 from pipeline.lake.source import check_unchanged, content
-from pipeline.records import Failure, Page, StageName, Window
+from pipeline.records import Failure, FailureKind, Page, StageName, Window
 from pipeline.render.renderer import Renderer
 
 
@@ -18,7 +18,10 @@ def rasterize(window: Window, renderer: Renderer) -> Iterator[Page | Failure]:
     """
     try:
         check_unchanged(window.uri, window.size, window.modified)
-        renderer.open(content(window.uri))
+        n_pages = renderer.open(content(window.uri)).n_pages
+        if n_pages != window.n_pages:
+            message = f"{n_pages} pages, and {window.n_pages} when it was planned"
+            raise ItemError(FailureKind.SOURCE_CHANGED, message)
     except ItemError as error:
         for _ in window.page_numbers:
             yield Failure(StageName.RASTERIZE, error.kind, error.message)

@@ -192,9 +192,16 @@ def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch
     else:
         dtype = _DTYPES[settings.dtype]
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            checkpoint.location, dtype=dtype, attn_implementation=attention, **pinned(checkpoint)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            checkpoint.location,
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **pinned(checkpoint),
         )
+        if missing := sorted(report["missing_keys"]):
+            # The loader has made them up, and the answers would mean nothing.
+            raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
         if settings.adapter is not None:
             model.load_adapter(settings.adapter)
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
