@@ -22,8 +22,9 @@ Rows = list[dict[str, Any]]
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A private Ray with more cores than most test machines have, so that stages overlap."""
-    import pipeline.runners.ray_data  # noqa: F401  # sets what Ray reads on import
     import ray
+
+    import pipeline.runners.ray_data  # noqa: F401  # sets what Ray reads on import
 
     ray.init(
         address="local",

@@ -124,8 +124,8 @@ def _choose(allowed: NDArray[np.bool_], rng: random.Random) -> int:
 
 
 def _option(checkpoint: Checkpoint, key: str, default: float) -> float:
-    values = parse_qs(checkpoint.location.partition("?")[2]).get(key)
+    values = parse_qs(checkpoint.location.partition("?")[2]).get(key, [str(default)])
     try:
-        return float(values[0]) if values else default
+        return float(values[0])
     except ValueError as error:
-        raise CheckpointError(f"model.name: {key} must be a number, not '{values}'") from error
+        raise CheckpointError(f"model.name: {key} must be a number, not '{values[0]}'") from error

@@ -19,11 +19,17 @@ class Idefics2Family:
     def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics2Encoder:
         """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
         images = load_processor(checkpoint).image_processor
-        splitting = settings.image_splitting
+        asked = settings.image_splitting
+        splitting = bool(images.do_image_splitting) if asked == "auto" else asked
+        if splitting and checkpoint.canvas is not None:
+            raise CheckpointError(
+                f"model.image_splitting: '{checkpoint.name}' reads pages of one fixed size, whole; "
+                "set it to false"
+            )
         return Idefics2Encoder(
             longest_edge=int(images.size["longest_edge"]),
             shortest_edge=int(images.size["shortest_edge"]),
-            splitting=bool(images.do_image_splitting) if splitting == "auto" else splitting,
+            splitting=splitting,
             canvas=checkpoint.canvas,
         )
 

@@ -86,6 +86,10 @@ class Idefics2Model:
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise MemoryError(str(error).splitlines()[0]) from error
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" in str(error):  # how torch says it on a CPU
+                raise MemoryError(str(error).splitlines()[0]) from error
+            raise
 
     def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         text = self._processor(

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import CheckpointError
+from pipeline.job import Model as ModelSettings
+from pipeline.models import families
+from pipeline.models.base import Checkpoint, Placement
+from pipeline.models.fake import FakeFamily
+from pipeline.models.families import BUNDLED, family_of, resolve
+from pipeline.models.idefics2.encoder import Idefics2Encoder
+from pipeline.models.idefics2.family import Idefics2Family
+
+
+@pytest.fixture
+def folder(checkpoint_folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(checkpoint_folder, tmp_path / "checkpoint"))
+
+
+def found(folder: Path | str, **settings: object) -> Checkpoint:
+    return resolve(ModelSettings(name=str(folder), **settings))
+
+
+def complaint(work: Callable[[], object]) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        work()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+def load(folder: Path, **settings: object) -> object:
+    asked = ModelSettings(name=str(folder), **settings)
+    return family_of(resolve(asked)).load(resolve(asked), asked, Placement())
+
+
+def edit(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_the_bundled_model_is_found_by_its_bare_name() -> None:
+    nano = found("nano")
+    assert nano.family == "idefics2"
+    assert nano.location == str(BUNDLED / "nano")
+    assert nano.canvas == (168, 224)
+    assert nano.schemas == ("receipt.v1",)
+    assert nano.compact_json
+    assert nano == found("nano")
+
+
+def test_the_bundled_model_wins_over_a_folder_of_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.rename(tmp_path / "nano")
+    monkeypatch.chdir(tmp_path)
+    assert found("nano").location == str(BUNDLED / "nano")
+    assert found("./nano").location == str(tmp_path / "nano")
+
+
+def test_a_folder_is_found_by_absolute_and_relative_path_and_from_home(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    for name in (str(folder), "checkpoint", "./checkpoint", "~/checkpoint"):
+        checkpoint = found(name)
+        assert checkpoint.name == name
+        assert checkpoint.location == str(folder)
+        assert (checkpoint.canvas, checkpoint.schemas) == (None, None)
+        assert len(checkpoint.revision) == 40
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "~/nowhere", "typo", "a/b/c"])
+def test_a_missing_folder_is_named(name: str) -> None:
+    assert f"no checkpoint at '{name}'" in complaint(lambda: found(name))
+
+
+def test_a_folder_without_a_config_is_named(tmp_path: Path) -> None:
+    assert "config.json" in complaint(lambda: found(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "", "\udcff".encode(errors="surrogateescape")])
+def test_a_broken_config_is_named(folder: Path, text: str | bytes) -> None:
+    (folder / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert "config.json" in complaint(lambda: found(folder))
+
+
+@pytest.mark.parametrize(
+    "traits",
+    [
+        "{",
+        '{"canvas": 5}',
+        '{"canvas": [168]}',
+        '{"canvas": ["a", "b"]}',
+        '{"canvas": [0, 224]}',
+        '{"schemas": 3}',
+        '{"schemas": "receipt.v1"}',
+        '{"canvass": [168, 224]}',
+    ],
+)
+def test_broken_traits_are_named(folder: Path, traits: str) -> None:
+    (folder / "pagelake.json").write_text(traits)
+    assert "pagelake.json" in complaint(lambda: found(folder))
+
+
+def test_a_model_of_another_kind_is_named(folder: Path) -> None:
+    edit(folder / "config.json", model_type="llava")
+    message = complaint(lambda: found(folder))
+    assert "'llava'" in message
+    assert "idefics2" in message
+
+
+def test_a_folder_has_no_revisions(folder: Path) -> None:
+    assert "model.revision" in complaint(lambda: found(folder, revision="main"))
+    assert "model.revision" in complaint(lambda: found("nano", revision="main"))
+
+
+def test_the_family_can_be_named(folder: Path) -> None:
+    edit(folder / "config.json", model_type="finetuned")
+    assert found(folder, family="idefics2").family == "idefics2"
+    assert isinstance(family_of(found(folder, family="idefics2")), Idefics2Family)
+    fake = found("anything?edge=224", family="fake")
+    assert isinstance(family_of(fake), FakeFamily)
+
+
+def test_the_revision_follows_the_contents_not_the_place(folder: Path, tmp_path: Path) -> None:
+    before = found(folder).revision
+    moved = Path(shutil.copytree(folder, tmp_path / "moved"))
+    assert found(moved).revision == before
+    weights = moved / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    changed = found(moved).revision
+    assert changed != before
+    edit(moved / "generation_config.json", max_length=7)
+    assert found(moved).revision not in (before, changed)
+
+
+def test_the_revision_follows_files_that_weights_and_vocabularies_may_be_in(folder: Path) -> None:
+    seen = {found(folder).revision}
+    for name in ("pytorch_model.bin", "tokenizer.model", "merges.txt", "chat_template.jinja"):
+        (folder / name).write_bytes(b"one")
+        seen.add(found(folder).revision)
+        (folder / name).write_bytes(b"two")
+        seen.add(found(folder).revision)
+    assert len(seen) == 9
+
+
+def test_a_huge_files_revision_is_of_samples_of_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "_WHOLE_FILE_LIMIT", 1000)
+    monkeypatch.setattr(families, "_SAMPLE_BYTES", 100)
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    before = found(folder).revision
+    for place in (0, len(data) - 1):
+        data[place] ^= 1
+        weights.write_bytes(data)
+        assert found(folder).revision != before
+        data[place] ^= 1
+    weights.write_bytes(data)
+    assert found(folder).revision == before
+    weights.write_bytes(data + b"\0")
+    assert found(folder).revision != before
+
+
+def test_both_halves_are_built_as_the_checkpoint_and_the_job_say(checkpoint_folder: Path) -> None:
+    checkpoint, family = found(checkpoint_folder), Idefics2Family()
+    for asked, splitting in (("auto", True), (True, True), (False, False)):
+        settings = ModelSettings(name=checkpoint.name, image_splitting=asked)
+        assert family.encoder(checkpoint, settings) == Idefics2Encoder(112, 42, splitting)
+    nano = family.encoder(found("nano"), ModelSettings(name="nano"))
+    assert nano == Idefics2Encoder(224, 168, False, (168, 224))
+
+
+def test_the_prompt_is_the_chat_template_around_images_and_instructions(
+    checkpoint_folder: Path,
+) -> None:
+    family, checkpoint = Idefics2Family(), found(checkpoint_folder)
+    rendered = family.prompt(checkpoint, "Read this.", n_pages=2)
+    # The tokenizer adds <s> by itself, and a template's own would be a second one.
+    assert rendered == "User:<image><image>Read this.<end_of_utterance>\nAssistant:"
+    assert family.prompt(found("nano"), "Read this.", n_pages=1) == "<image><receipt>"
+
+
+def test_a_checkpoint_without_a_chat_template_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    message = complaint(lambda: Idefics2Family().prompt(found(folder), "Read.", 1))
+    assert "no chat template" in message
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_a_broken_processor_is_one_line(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    settings = ModelSettings(name=str(folder))
+    message = complaint(lambda: Idefics2Family().encoder(found(folder), settings))
+    assert "the processor of" in message
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
+def test_a_missing_processor_file_is_one_line(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    settings = ModelSettings(name=str(folder))
+    assert "processor" in complaint(lambda: Idefics2Family().encoder(found(folder), settings))
+
+
+@pytest.mark.parametrize("keep", [0, 4, 5000, -1000])
+def test_cut_weights_are_one_line(folder: Path, keep: int) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    assert "does not load" in complaint(lambda: load(folder))
+
+
+def test_missing_weights_are_one_line(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "does not load" in complaint(lambda: load(folder))
+
+
+def test_weights_of_another_shape_are_one_line(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 80
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "does not load" in complaint(lambda: load(folder))
+
+
+def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
+    """The stock loader would make the rest up."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("lm_head.weight"))
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    message = complaint(lambda: load(folder))
+    assert "lm_head.weight" in message
+
+
+def test_a_missing_adapter_is_one_line(folder: Path, tmp_path: Path) -> None:
+    assert "does not load" in complaint(lambda: load(folder, adapter=str(tmp_path / "none")))
+
+
+def test_a_fixed_canvas_is_not_split() -> None:
+    settings = ModelSettings(name="nano", image_splitting=True)
+    checkpoint = resolve(settings)
+    with pytest.raises(CheckpointError, match=r"model\.image_splitting: 'nano' reads pages of one"):
+        family_of(checkpoint).encoder(checkpoint, settings)
