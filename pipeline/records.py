@@ -12,7 +12,7 @@ The Arrow schemas of the published tables are in `pipeline.lake.tables`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 """A page or tile: uint8 of shape (height, width, channels); channels is 1 (grey) or 3 (RGB)."""
+
+Tiles = Sequence[Sequence[Image]]
+"""The tiles of a sample, page by page. Read once, and let go: they may be unpacked as they are."""
 
 
 class MediaType(StrEnum):
@@ -210,12 +213,12 @@ class SampleId:
 class Sample:
     """What the model sees in one prompt.
 
-    `tiles` has one tuple of uint8 images a page: the page alone, or its four quadrants and the
+    `tiles` has one sequence of uint8 images a page: the page alone, or its four quadrants and the
     whole when image splitting is on. `words` has one tuple a page.
     """
 
     id: SampleId
-    tiles: tuple[tuple[Image, ...], ...]
+    tiles: Tiles
     words: tuple[tuple[Word, ...], ...] = ()
     rasterize_s: float = 0.0
     encode_s: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.engine.grammar import Grammar
-from pipeline.records import Image
+from pipeline.records import Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,6 @@ class Request:
     """One sample to answer: a prompt with one image placeholder a page, and each page's tiles."""
 
     prompt: str
-    tiles: tuple[tuple[Image, ...], ...]
+    tiles: Tiles
     max_new_tokens: int
     grammar: Grammar | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.job import Model as ModelSettings
-from pipeline.records import FinishReason, Image
+from pipeline.records import FinishReason, Image, Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class ModelInput:
     """One prompt: text with one image placeholder a page, and each page's tiles."""
 
     prompt: str
-    tiles: tuple[tuple[Image, ...], ...]
+    tiles: Tiles
     constraint: Constraint | None = None
 
 

@@ -1,13 +1,14 @@
 """Samples and answers as Arrow rows, for runners that carry them between processes.
 
-Tiles travel as one zstd-compressed run of bytes a sample: uint8, grey pages with one channel. On
-scanned and born-digital pages alike that is many times smaller than the raw tiles, and cheaper than
-moving them (see docs/PERFORMANCE.md).
+Tiles travel as one zstd-compressed run of bytes a sample: uint8, grey pages with one channel, and
+are unpacked when the model takes them. Raw tiles would cost less CPU on one machine, but ten times
+the memory and network (docs/PERFORMANCE.md): packed, what is under way between stages stays small
+whatever the pages show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from math import prod
 from typing import Any
@@ -92,9 +93,33 @@ def answers_of(table: pa.Table) -> list[Answer | Failed]:
     return [_answer(row) for row in table.to_pylist(maps_as_pydicts="strict")]
 
 
+class PackedTiles(Sequence[Sequence[Image]]):
+    """`pipeline.records.Tiles` that hold one sample's pixels packed until they are read.
+
+    Every read unpacks all pages: read by iterating, once.
+    """
+
+    def __init__(self, packed: pa.Buffer, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
+        self._packed = packed
+        self._shapes = shapes
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __iter__(self) -> Iterator[Sequence[Image]]:
+        tiles = iter(unpack(self._packed, [shape for page in self._shapes for shape in page]))
+        for page in self._shapes:
+            yield [next(tiles) for _ in page]
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+
 def pack(tiles: Sequence[Image]) -> bytes:
     """Compress tiles into one run of bytes."""
-    packed: bytes = _CODEC.compress(b"".join(tile.tobytes() for tile in tiles), asbytes=True)
+    packed: bytes = _CODEC.compress(
+        b"".join(memoryview(np.ascontiguousarray(tile)) for tile in tiles), asbytes=True
+    )
     return packed
 
 
@@ -132,10 +157,9 @@ def _sample_row(sample: Sample | Failed) -> dict[str, Any]:
 def _sample(row: Mapping[str, Any], pixels: pa.LargeBinaryScalar) -> Sample | Failed:
     if (failed := _failed(row)) is not None:
         return failed
-    tiles = iter(unpack(pixels.as_buffer(), [shape for page in row["shapes"] for shape in page]))
     return Sample(
         id=_identity(row),
-        tiles=tuple(tuple(next(tiles) for _ in page) for page in row["shapes"]),
+        tiles=PackedTiles(pixels.as_buffer(), row["shapes"]),
         words=tuple(tuple(Word(**word) for word in page) for page in row["words"]),
         rasterize_s=row["rasterize_s"],
         encode_s=row["encode_s"],
