@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -66,7 +67,7 @@ PLANS = pa.schema(
 )
 SHARDS = pa.schema([pa.field("windows", pa.list_(_WINDOW), nullable=False)])
 
-_ROWS_PER_GROUP = 4096
+ROWS_PER_GROUP = 1024
 
 
 def documents_table(documents: Sequence[Document]) -> pa.Table:
@@ -144,7 +145,8 @@ def failure_of(row: Mapping[str, Any] | None) -> Failure | None:
 def write_rows(layout: Layout, run_id: str, name: str, tables: Iterable[pa.Table]) -> str:
     """Stream tables of one schema into the run's file `name`; return its path in the output.
 
-    Nothing is written for no tables at all: the caller passes at least one, empty if need be.
+    Each table but the last has `ROWS_PER_GROUP` rows, as `chunks` cuts them; there is at least one,
+    and it may be empty.
     """
     path = f"{RUNS}/{run_id}/{name}.parquet"
     pieces = iter(tables)
@@ -159,11 +161,30 @@ def write_rows(layout: Layout, run_id: str, name: str, tables: Iterable[pa.Table
 def read_rows(layout: Layout, path: str) -> Iterator[pa.Table]:
     """Stream a file of `write_rows` back, some thousand rows at a time."""
     with layout.open_input(path) as stream, pq.ParquetFile(stream) as file:
-        for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP):
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
             yield pa.Table.from_batches([batch])
 
 
-def chunks(items: Iterable[T], size: int = _ROWS_PER_GROUP) -> Iterator[list[T]]:
+def count_rows(layout: Layout, path: str) -> int:
+    """Return how many rows a file of `write_rows` has."""
+    n_rows: int = _opened(layout.uri, path).metadata.num_rows
+    return n_rows
+
+
+def read_slice(layout: Layout, path: str, start: int, stop: int) -> pa.Table:
+    """Return the rows from `start` up to `stop` of a file of `write_rows`."""
+    first, last = start // ROWS_PER_GROUP, (stop - 1) // ROWS_PER_GROUP
+    groups = _opened(layout.uri, path).read_row_groups(list(range(first, last + 1)))
+    return groups.slice(start - first * ROWS_PER_GROUP, stop - start)
+
+
+@lru_cache(maxsize=2)
+def _opened(uri: str, path: str) -> pq.ParquetFile:
+    """A process that reads one slice reads more: the footer is parsed once."""
+    return pq.ParquetFile(Layout.open(uri).open_input(path))
+
+
+def chunks(items: Iterable[T], size: int = ROWS_PER_GROUP) -> Iterator[list[T]]:
     """Cut a stream into lists of at most `size`; one empty list if there is nothing."""
     stream = iter(items)
     chunk = list(islice(stream, size))

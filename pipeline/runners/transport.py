@@ -118,7 +118,7 @@ class PackedTiles(Sequence[Sequence[Image]]):
 def pack(tiles: Sequence[Image]) -> bytes:
     """Compress tiles into one run of bytes."""
     packed: bytes = _CODEC.compress(
-        b"".join(memoryview(np.ascontiguousarray(tile)) for tile in tiles), asbytes=True
+        b"".join(np.ascontiguousarray(tile).data for tile in tiles), asbytes=True
     )
     return packed
 
