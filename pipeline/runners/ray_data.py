@@ -50,6 +50,7 @@ T = TypeVar("T", Planner, Drawer, Committer)
 _DOCUMENTS_PER_TASK = 32
 _OBJECT_STORE_BYTES = 1 << 30
 _NEVER_SPLIT = 1 << 40
+_KEEP_WORKERS_MS = 600_000
 
 
 class RayRunner:
@@ -139,6 +140,9 @@ def _start(recipe: Recipe) -> None:
                 num_cpus=max(2, math.ceil(cpus)),
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
+                # Ray ends a worker that is idle for a second once there are more than cores, and
+                # on a laptop would start a process anew for nearly every commit.
+                _system_config={"idle_worker_killing_time_threshold_ms": _KEEP_WORKERS_MS},
                 **quiet,
             )
 
