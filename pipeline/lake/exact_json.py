@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 
@@ -33,9 +33,17 @@ def loads(text: str) -> Any:
     Raises
     ------
     ValueError
-        If the text is not JSON. NaN and Infinity are not.
+        If the text is not JSON, or has a number past what `Decimal` can hold. NaN and Infinity are
+        not JSON.
     """
-    return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+    return json.loads(text, parse_float=_decimal, parse_constant=_refuse)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # JSON sets exponents no limit
+        raise ValueError("a number is out of range") from None
 
 
 def _refuse(name: str) -> None:
@@ -48,7 +56,7 @@ def _write(value: Any, parts: list[str]) -> None:
     elif value is None or isinstance(value, bool):
         parts.append(json.dumps(value))
     elif isinstance(value, (int, float, Decimal)):
-        if not math.isfinite(value):
+        if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
             raise ValueError(f"{value} is not a JSON number")
         parts.append(str(value))
     elif isinstance(value, Mapping):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,9 @@ T = TypeVar("T", Planner, Drawer, Committer)
 _DOCUMENTS_PER_TASK = 32
 _OBJECT_STORE_BYTES = 1 << 30
 _NEVER_SPLIT = 1 << 40
+_RAISED = re.compile(
+    r"(?:(?P<module>[a-z_][\w.]*)\.(?P<name>[A-Z]\w*)|[A-Z]\w*(?:Error|Exception)): (?P<message>.+)"
+)
 _KEEP_WORKERS_MS = 600_000
 
 
@@ -208,13 +212,15 @@ def _stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
 
 def _explained(error: RayError) -> PagelakeError:
     """Find our own error in Ray's: a task's exception arrives as the text of its traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in reversed(lines):
-        name, _, message = line.removeprefix("pipeline.errors.").partition(": ")
-        kind = getattr(errors, name, None) if line.startswith("pipeline.errors.") else None
+    raised = [match for line in str(error).splitlines() if (match := _RAISED.match(line.strip()))]
+    for match in reversed(raised):
+        kind = (
+            getattr(errors, match["name"], None) if match["module"] == "pipeline.errors" else None
+        )
         if isinstance(kind, type) and issubclass(kind, (UserError, RunError)):
-            return kind(message)
-    return RunError(f"Ray: {lines[-1] if lines else type(error).__name__}")
+            return kind(match["message"])
+    others = [match[0] for match in raised if not (match["module"] or "").startswith("ray")]
+    return RunError(others[-1] if others else type(error).__name__)
 
 
 class _Slices:

@@ -29,8 +29,6 @@ def parse_json(answer: Answer, validate: Validate) -> PageResult:
         record = loads(answer.generation.text)
     except (ValueError, RecursionError) as error:
         return _failed(answer, FailureKind.INVALID_JSON, f"the answer is not JSON: {error}")
-    except ArithmeticError:  # JSON sets exponents no limit, Decimal does
-        return _failed(answer, FailureKind.INVALID_JSON, "the answer has a number out of range")
     text = answer.generation.text.strip()
     if (complaint := validate(record)) is not None:
         return _failed(answer, FailureKind.SCHEMA_VIOLATION, complaint, text)

@@ -52,3 +52,13 @@ def test_constants_that_json_lacks_are_refused():
 def test_values_that_json_lacks_are_refused(value):
     with pytest.raises(TypeError):
         dumps(value)
+
+
+@pytest.mark.parametrize("text", ["1e99999999999999999999", '{"a": [-1E+99999999999999999999]}'])
+def test_a_number_past_decimal_is_no_json(text: str) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        loads(text)
+
+
+def test_a_huge_finite_number_is_written() -> None:
+    assert loads(dumps(Decimal("1E+400"))) == Decimal("1E+400")

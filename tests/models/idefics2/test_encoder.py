@@ -67,7 +67,7 @@ def stock_tiles(image: Image, edges: tuple[int, int], splitting: bool) -> list[N
 
 def normalised(tile: Image) -> NDArray[np.float32]:
     """A tile through the model's table of pixel values, uncut: float32 (3, height, width)."""
-    table = nano()._pixel_values.numpy()
+    table = nano()._levels
     channels = [tile[:, :, c if tile.shape[2] == 3 else 0] for c in range(3)]
     return np.stack([row.take(channel) for row, channel in zip(table, channels, strict=True)])
 
