@@ -141,7 +141,8 @@ def write(
 def record_of(text: str) -> Any:
     try:
         return loads(text)
-    except ArithmeticError:
+    except ValueError as error:
+        assert "out of range" in str(error)
         # Grammars let exponents grow without end; such numbers are the parse stage's business.
         return loads(re.sub(r"(?<=\d)[eE][+-]?\d{15,}", "", text))
 
