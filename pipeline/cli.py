@@ -41,6 +41,9 @@ def main() -> None:
     except PagelakeError as error:
         _complain(f"the run failed: {error}; what was committed stays, run again to continue")
         sys.exit(EXIT_RUN_FAILED)
+    except OSError as error:  # a full disk, a store that went away
+        _complain(f"the run failed: {error}; mend it, and run again to continue")
+        sys.exit(EXIT_RUN_FAILED)
 
 
 @contextmanager

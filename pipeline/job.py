@@ -10,13 +10,50 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 TEXT_SCHEMA = "text.v1"
 """The built-in schema of task `ocr`."""
 
 SchemaRef = Annotated[str, Field(min_length=1)]
 """A packaged name ("receipt.v1"), a path to a JSON Schema, or "module:Model" (pydantic)."""
+
+NO_CREDENTIALS = (
+    "the URI holds a user or password; take it out and use the environment or a profile"
+)
+
+_CREDENTIALS = re.compile(
+    r"""\b(?!abfss?:|hdfs:|viewfs:)[a-z][\w+.-]*://[^/?\s]*@   # user@
+      | \b[a-z][\w+.-]*://[^/?\s@\[]*:(?!\d*(?:[/?\s]|$))    # :password, whatever follows it""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def holds_credentials(text: str) -> bool:
+    """Return True if there is a URI in the text that names a user or password.
+
+    Secret keys are pasted unescaped, slashes and all, so a colon that no port follows is enough.
+    Azure's container@account and the user@ of HDFS say where a file is, and are let through.
+    """
+    return _CREDENTIALS.search(text) is not None
+
+
+def _without_credentials(uri: str) -> str:
+    if holds_credentials(uri):
+        raise ValueError(NO_CREDENTIALS)
+    return uri
+
+
+Location = Annotated[str, AfterValidator(_without_credentials)]
+"""A path or URI that may be shown and stored: it holds no credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +115,19 @@ def _listed(value: Any) -> Any:
 class Section(BaseModel):
     """A part of the job file: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class Input(Section):
     """What to read."""
 
-    paths: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+    paths: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
         default=(),
         description="Files, folders, globs (** for any depth) or URIs (s3://, gs://, file://).",
     )
-    manifest: str | None = Field(
+    manifest: Location | None = Field(
         default=None,
         min_length=1,
         description="A CSV or Parquet table with one document a row; its other columns are "
@@ -213,7 +252,7 @@ class Resources(Section):
 class Output(Section):
     """Where the tables go."""
 
-    uri: str = Field(min_length=1, description="Folder or URI of the tables.")
+    uri: Location = Field(min_length=1, description="Folder or URI of the tables.")
     format: Literal["parquet"] = Field(default="parquet", description="The tables' format.")
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import JobError
-from pipeline.job import Job
+from pipeline.job import Job, holds_credentials
 from pipeline.packaged import packaged_file, packaged_names
 from pipeline.schema import is_path
 
@@ -138,7 +138,7 @@ def _read(path: Path) -> Tree:
 def _parse_override(text: str) -> Tree:
     match = re.fullmatch(r"(\w+(?:\.\w+)*)\s*=(.*)", text, re.DOTALL)
     if match is None:
-        raise JobError(f"--set {text}: write key=value, such as model.dtype=float32")
+        raise JobError(f"--set {_shown(text)}: write key=value, such as model.dtype=float32")
     value = _parse_yaml(match[2], f"--set {match[1]}")
     if isinstance(value, dict):  # prose with a colon in it
         value = match[2]
@@ -188,7 +188,7 @@ def _absolute(path: str, folder: Path) -> str:
 def _explain(error: ErrorDetails) -> str:
     """Say which key is wrong, how, and the mend."""
     *sections, key = error["loc"] or ("",)
-    value, context = f"{error['input']!r:.80}", error.get("ctx", {})
+    value, context = f"{_shown(repr(error['input'])):.80}", error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
             known = _keys(sections)
@@ -206,10 +206,14 @@ def _explain(error: ErrorDetails) -> str:
                 f"{value} is not a section; write keys below it, such as {_keys(error['loc'])[0]}"
             )
         case "value_error":
-            problem = str(context["error"])
+            problem = _shown(str(context["error"]))
         case _:
             problem = f"{value}: {error['msg'][:1].lower()}{error['msg'][1:]}"
     return f"{_dotted(error['loc'])}: {problem}" if error["loc"] else problem
+
+
+def _shown(text: str) -> str:
+    return "a URI with credentials" if holds_credentials(text) else text
 
 
 def _dotted(location: Sequence[str | int]) -> str:

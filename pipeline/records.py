@@ -111,8 +111,8 @@ class Failure:
 class Document:
     """One input file as discover lists it, unopened.
 
-    `modified` is the store's etag, or else the modification time; `source` holds a manifest's
-    other columns, carried through to the tables.
+    `modified` is the modification time in nanoseconds, as text; `source` holds a manifest's other
+    columns, carried through to the tables.
     """
 
     uri: str

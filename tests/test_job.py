@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline import packaged as packaged_module
 from pipeline.errors import JobError
-from pipeline.job import Job, PageSelection, parse_pages
+from pipeline.job import Job, PageSelection, holds_credentials, parse_pages
 from pipeline.jobfile import load_job
 from pipeline.packaged import packaged_names
 
@@ -343,6 +343,87 @@ def test_a_file_that_is_not_utf8(here: Path) -> None:
     (here / "jobs" / "x.yaml").write_bytes(b"name: \xff")
     with pytest.raises(JobError, match="save it as UTF-8"):
         load_job("jobs/x.yaml")
+
+
+# Credentials
+
+PASTED = [
+    "s3://AKIAKEY:SECRET@bucket/in",
+    "https://user:SECRET@host/a.pdf",
+    "s3://SECRET@bucket",
+    "S3://AKIAKEY:SECRET/with/slashes@bucket/in",
+    "abfs://:SECRET@account.blob.core.windows.net/in",
+    " s3://AKIAKEY:SECRET@bucket/in",
+]
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        *((uri, True) for uri in PASTED),
+        ("abfs://container:SECRET@account", True),
+        ("abfs://container@account.dfs.core.windows.net/a.pdf", False),
+        ("hdfs://user@namenode:8020/a.pdf", False),
+        ("s3://bucket/user:name@host.pdf", False),
+        ("s3://bucket?region=eu&note=a@b", False),
+        ("http://host:9000/a.pdf", False),
+        ("http://host:9000", False),
+        ("http://[::1]:9000/a.pdf", False),
+        ("file:///scans/me@home:1.pdf", False),
+        ("/scans/me@home:1.pdf", False),
+        ("me@home.pdf", False),
+    ],
+)
+def test_credentials_are_told_from_ports_and_places(uri: str, expected: bool) -> None:
+    assert holds_credentials(uri) is expected
+
+
+@pytest.mark.parametrize("uri", PASTED[:5])
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [("input.paths", "input.paths[0]"), ("input.manifest",) * 2, ("output.uri",) * 2],
+)
+def test_a_uri_with_credentials_is_refused_and_not_shown(
+    here: Path, key: str, shown: str, uri: str
+) -> None:
+    with pytest.raises(JobError) as caught:
+        load_job("jobs/x.yaml", [f"{key}={uri}"])
+    assert str(caught.value) == (
+        f"--set: {shown}: the URI holds a user or password; "
+        "take it out and use the environment or a profile"
+    )
+    for inputs, output in (([uri], None), ([], uri)):
+        with pytest.raises(JobError, match="the URI holds a user or password") as caught:
+            load_job("jobs/x.yaml", inputs=inputs, output=output)
+        assert "SECRET" not in str(caught.value)
+    assert here.exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "output={}",
+        "output.url={}",
+        "output.uri=[{}]",
+        "output.uri:{}",
+        "input.pages={}",
+        "model.dtype={}",
+        "resources.batch={}",
+        "output.uri=[{}",
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_credentials_under_the_wrong_key_are_not_shown(override: str) -> None:
+    with pytest.raises(JobError) as caught:
+        load_job("jobs/x.yaml", [override.format(PASTED[0])])
+    assert "SECRET" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pydantics_own_message_does_not_show_credentials() -> None:
+    with pytest.raises(ValidationError, match="use the environment or a profile") as caught:
+        Job.model_validate(MINIMAL | {"output": {"uri": PASTED[0]}})
+    assert "SECRET" not in str(caught.value)
 
 
 # docs/JOBS.md

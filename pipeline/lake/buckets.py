@@ -34,6 +34,7 @@ class Buckets:
         self._paths = [folder / f"{bucket:03}.arrows" for bucket in range(n_buckets)]
         self._schema = schema
         self._waiting: list[pa.Table] = []
+        self._n_rows = self._n_bytes = 0  # of what waits
         self._open = ExitStack()
         self._writers: list[Any] = []
 
@@ -60,8 +61,9 @@ class Buckets:
     def write(self, table: pa.Table) -> None:
         """Add rows; none may have a null `document_id`."""
         self._waiting.append(table)
-        n_rows = sum(part.num_rows for part in self._waiting)
-        if n_rows >= _SPILL_ROWS or sum(part.nbytes for part in self._waiting) >= _SPILL_BYTES:
+        self._n_rows += table.num_rows
+        self._n_bytes += table.nbytes
+        if self._n_rows >= _SPILL_ROWS or self._n_bytes >= _SPILL_BYTES:
             self._spill()
 
     def _spill(self) -> None:
@@ -69,6 +71,7 @@ class Buckets:
             return
         table = pa.concat_tables(self._waiting)
         self._waiting = []
+        self._n_rows = self._n_bytes = 0
         n_buckets = len(self._paths)
         hashes = [zlib.crc32(name.encode()) for name in table["document_id"].to_pylist()]
         buckets = np.array(hashes, dtype=np.uint32) % n_buckets

@@ -22,9 +22,17 @@ def uri_key(uri: str) -> bytes:
     return _digest(uri)
 
 
+def document_key(document_id: str) -> bytes:
+    """Return the digest of a document's id."""
+    return _digest(document_id)
+
+
 def as_array(digests: Iterable[bytes]) -> Keys:
-    """Pack digests into an array, in order."""
-    return np.frombuffer(b"".join(digests), dtype="S16")
+    """Pack digests into an array, in order; a stream of them is never held as objects."""
+    packed = bytearray()
+    for digest in digests:
+        packed += digest
+    return np.frombuffer(packed, dtype="S16")
 
 
 def newest(keys: Keys) -> NDArray[np.bool_]:
@@ -50,6 +58,11 @@ class KeySet:
         wanted = as_array([key])[0]
         place = np.searchsorted(self._keys, wanted)
         return bool(place < len(self._keys) and self._keys[place] == wanted)
+
+    def mask(self, keys: Keys) -> NDArray[np.bool_]:
+        """Return a mask, shape (n,), that is True at the keys that are members."""
+        first = np.searchsorted(self._keys, keys, side="left")
+        return first < np.searchsorted(self._keys, keys, side="right")
 
     def doubled(self) -> int:
         """Return how many members are the same as another one before them."""

@@ -9,7 +9,7 @@
     URI/_pagelake/commits/{run}-{keys}.json          one a file of pages, put after the file
     URI/_pagelake/runs/{run}/...                     a run's own papers: plan, metrics
     URI/_pagelake/job.yaml                           the last run's job, in full
-    URI/_pagelake/identity.json                      the settings that all rows were made with
+    URI/_pagelake/identities/{fingerprint}.json      the settings that rows were made with
 
 Names inside an output are relative ("pages/x.parquet") and end up in commits and manifest, so an
 output can be moved. A local file appears whole or not at all: it is written under another name,
@@ -36,7 +36,7 @@ COMMITS = "_pagelake/commits"
 RUNS = "_pagelake/runs"
 MANIFEST = "_pagelake/manifest.json"
 JOB = "_pagelake/job.yaml"
-IDENTITY = "_pagelake/identity.json"
+IDENTITIES = "_pagelake/identities"
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 
@@ -77,7 +77,7 @@ class Layout:
         probe = f"{COMMITS}/.probe"
         try:
             if self.filesystem.type_name not in _OBJECT_STORES:
-                for folder in (DOCUMENTS, PAGES, COMMITS, RUNS):
+                for folder in (DOCUMENTS, PAGES, COMMITS, RUNS, IDENTITIES):
                     self.filesystem.create_dir(self._path(folder), recursive=True)
             self.write_bytes(probe, b"")
             self.delete(probe)

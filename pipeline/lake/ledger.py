@@ -24,7 +24,7 @@ A commit that is put again after it was folded has another `written_at`, and cou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -130,6 +130,43 @@ class Manifest:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An output as it was found at one time.
+
+    `commits` are those whose file is there, folded in or not, oldest first. A commit without its
+    file is as if it had never been put: its pages are done again. `files` are the names of all
+    files of commits, pages and documents.
+    """
+
+    manifest: Manifest | None
+    commits: tuple[Commit, ...]
+    files: tuple[str, ...]
+
+    def unfolded(self) -> list[Commit]:
+        """Return the commits that the manifest has not folded in, oldest first."""
+        folded = {} if self.manifest is None else self.manifest.folded
+        return [one for one in self.commits if folded.get(one.name) != one.written_at.isoformat()]
+
+    def page_files(self, fingerprint: str | None = None) -> list[str]:
+        """Return the live files of pages, oldest rows first; with a fingerprint, its files only."""
+        files: list[str] = []
+        if self.manifest is not None and fingerprint in (None, self.manifest.fingerprint):
+            files.extend(self.manifest.pages)
+        files += [one.file for one in self.unfolded() if fingerprint in (None, one.fingerprint)]
+        return list(dict.fromkeys(files))
+
+    def orphans(self) -> list[str]:
+        """Return files that no reader looks at: superseded, folded in, or never committed.
+
+        A file that a running task has put and not yet committed is among them, and a commit
+        without its file.
+        """
+        live = {*self.page_files(), *(_commit_file(one.name) for one in self.unfolded())}
+        live.update(() if self.manifest is None else self.manifest.documents)
+        return [name for name in self.files if name not in live]
+
+
 class Ledger:
     """Reads and writes an output's commits and manifest. Holds nothing but the layout."""
 
@@ -140,18 +177,30 @@ class Ledger:
         """Make a file of pages visible. The file must be in place."""
         self.layout.write_bytes(_commit_file(commit.name), commit.to_json().encode())
 
-    def all_commits(self) -> list[Commit]:
-        """Return all commits, folded in or not, oldest first."""
-        names = [name for name in self.layout.list(COMMITS) if name.endswith(".json")]
+    def snapshot(self) -> Snapshot:
+        """Read the commits, the manifest and the names of the files, each once."""
+        # Commits before files: a commit's file is put first, so a missing one is missing for good.
+        # Then the manifest: a commit whose file a sweep deletes in between is folded into it.
+        listed = self.layout.list(COMMITS)
         with ThreadPoolExecutor(_READERS) as readers:
-            texts = list(readers.map(self._read, names))
+            texts = list(readers.map(self._read, (one for one in listed if one.endswith(".json"))))
         commits = [Commit.from_json(text) for text in texts if text is not None]
-        return sorted(commits, key=lambda commit: (commit.written_at, commit.name))
+        files = (*listed, *self.layout.list(PAGES), *self.layout.list(DOCUMENTS))
+        present = set(files)
+        return Snapshot(
+            manifest=self.manifest(),
+            commits=tuple(
+                sorted(
+                    (commit for commit in commits if commit.file in present),
+                    key=lambda commit: (commit.written_at, commit.name),
+                )
+            ),
+            files=files,
+        )
 
     def commits(self) -> list[Commit]:
         """Return the commits that the manifest has not folded in, oldest first."""
-        _, commits = self._state()
-        return commits
+        return self.snapshot().unfolded()
 
     def manifest(self) -> Manifest | None:
         """Return the manifest, None before the first run has finished."""
@@ -160,12 +209,7 @@ class Ledger:
 
     def page_files(self, fingerprint: str | None = None) -> list[str]:
         """Return the live files of pages, oldest rows first; with a fingerprint, its files only."""
-        manifest, commits = self._state()
-        files: list[str] = []
-        if manifest is not None and fingerprint in (None, manifest.fingerprint):
-            files.extend(manifest.pages)
-        files += [one.file for one in commits if fingerprint in (None, one.fingerprint)]
-        return list(dict.fromkeys(files))
+        return self.snapshot().page_files(fingerprint)
 
     def document_files(self) -> list[str]:
         """Return the files of documents of the last finished run."""
@@ -177,33 +221,16 @@ class Ledger:
         self.layout.write_bytes(MANIFEST, manifest.to_json().encode())
 
     def orphans(self) -> list[str]:
-        """Return files that no reader looks at: superseded, folded in, or never committed.
+        """Return files that no reader looks at, see `Snapshot.orphans`."""
+        return self.snapshot().orphans()
 
-        A file that a running task has put and not yet committed is among them.
+    def sweep(self, snapshot: Snapshot | None = None) -> None:
+        """Delete the orphans of a snapshot, by default of one taken now; live files stay.
+
+        Sweep only while no other run writes to the output.
         """
-        found = [*self.layout.list(PAGES), *self.layout.list(DOCUMENTS), *self.layout.list(COMMITS)]
-        live = {*self.page_files(), *self.document_files()}
-        live.update(_commit_file(commit.name) for commit in self.commits())
-        return [name for name in found if name not in live]
-
-    def sweep(self, names: Iterable[str] | None = None) -> None:
-        """Delete orphans: all of them, or those of `names` that are. Live files are never touched.
-
-        Sweep all only while no other run writes to the output.
-        """
-        orphans = self.orphans()
-        chosen = set(orphans if names is None else names)
-        for name in orphans:
-            if name in chosen:
-                self.layout.delete(name)
-
-    def _state(self) -> tuple[Manifest | None, list[Commit]]:
-        # Commits before the manifest: one that a sweep deletes in between is in the manifest.
-        commits = self.all_commits()
-        manifest = self.manifest()
-        folded = {} if manifest is None else manifest.folded
-        live = [one for one in commits if folded.get(one.name) != one.written_at.isoformat()]
-        return manifest, live
+        for name in (snapshot or self.snapshot()).orphans():
+            self.layout.delete(name)
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -118,15 +118,13 @@ def locate(name: str, tree: Tree, folder: str) -> tuple[Tree, str]:
     """Return the tree that a path or URI lies in, and its path there.
 
     A relative path is taken from `folder` in `tree`. Raises ValueError if the URI is of no known
-    kind, or holds a password; OSError if its store cannot be reached.
+    kind; OSError if its store cannot be reached.
     """
     if name.startswith("file://"):
         path = os.fsdecode(unquote_to_bytes(name.removeprefix("file://")))
         return LocalTree(), posixpath.normpath("/" + path.lstrip("/"))
-    if match := re.fullmatch(r"([A-Za-z][\w+.-]*://([^/?]*))([^?]*)(\?.*)?", name, re.DOTALL):
-        root, store, key, query = match.groups("")
-        if ":" in store.partition("@")[0] and "@" in store:
-            raise ValueError("a URI must hold no password; use the store's environment variables")
+    if match := re.fullmatch(r"([A-Za-z][\w+.-]*://[^/?]*)([^?]*)(\?.*)?", name, re.DOTALL):
+        root, key, query = match.groups("")
         remote = _remote_tree(root, query)
         return remote, posixpath.join(remote.base, unquote(key).strip("/"))
     if name.startswith("/"):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.lake.keys import Keys, as_array, newest, page_key
+from pipeline.lake.keys import Keys, KeySet, as_array, document_key, newest, page_key
 from pipeline.lake.layout import Layout
 
 ROWS_PER_GROUP = 20_000
@@ -92,30 +92,49 @@ def page_keys(layout: Layout, name: str) -> Keys:
     )
 
 
-def compact(layout: Layout, files: Sequence[str], schema: pa.Schema, prefix: str) -> list[str]:
-    """Rewrite files of `pages` into few that hold the newest row of every key, and name them all.
+def document_keys(layout: Layout, files: Iterable[str]) -> Keys:
+    """Return the keys of the document ids of files, in order; nulls are left out."""
+    return as_array(
+        document_key(document_id)
+        for name in files
+        for batch in read_batches(layout, name, ["document_id"])
+        for document_id in batch["document_id"].to_pylist()
+        if document_id is not None
+    )
 
-    `files` are of one fingerprint, oldest first: of rows with one key, the last one stays. Files of
-    at least `SMALL_FILE_BYTES` with no superseded row are kept as they are. Deletes nothing. The
-    new files' names depend on `prefix` and the old names only, so a repeated compaction writes over
-    an unfinished one and never over a file that it reads.
+
+def compact(
+    layout: Layout, files: Sequence[str], schema: pa.Schema, prefix: str, documents: KeySet
+) -> tuple[list[str], int]:
+    """Rewrite files of `pages` into few; return the names of all, and how many rows they must hold.
+
+    `files` are of one fingerprint, oldest first: of rows with one key, the last one stays, if its
+    document is one of `documents`. Files of at least `SMALL_FILE_BYTES` that lose no row are kept
+    as they are. Deletes nothing. The new files' names depend on `prefix` and the old names only, so
+    a repeated compaction writes over an unfinished one and never over a file that it reads.
     """
     if not files:
-        return []
+        return [], 0
     keys = [page_keys(layout, name) for name in files]
     ends = np.cumsum([len(part) for part in keys])
-    kept = np.split(newest(np.concatenate(keys)), ends[:-1])
+    latest = np.split(newest(np.concatenate(keys)), ends[:-1])
+    kept = [
+        mask & documents.mask(document_keys(layout, [name]))
+        for name, mask in zip(files, latest, strict=True)
+    ]
+    n_kept = sum(int(np.count_nonzero(mask)) for mask in kept)
     rewritten = [
         (name, mask)
         for name, mask in zip(files, kept, strict=True)
         if not mask.all() or layout.size(name) < SMALL_FILE_BYTES
     ]
     if len(rewritten) <= 1 and all(mask.all() for _, mask in rewritten):
-        return list(files)
+        return list(files), n_kept
     names = [name for name, _ in rewritten]
     untouched = [name for name in files if name not in set(names)]
     new_prefix = f"{prefix}-{names_hash(names)}"
-    return untouched + write_tables(layout, new_prefix, schema, _rows(layout, rewritten))
+    written = write_tables(layout, new_prefix, schema, _rows(layout, rewritten))
+    return untouched + written, n_kept
 
 
 def names_hash(names: Iterable[str]) -> str:
@@ -135,15 +154,17 @@ def _rows(layout: Layout, files: Iterable[tuple[str, NDArray[np.bool_]]]) -> Ite
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Join and cut tables to `ROWS_PER_GROUP` rows, or fewer when the rows are large."""
     waiting: list[pa.Table] = []
+    n_rows = n_bytes = 0
     for table in tables:
         waiting.append(table)
-        n_rows = sum(part.num_rows for part in waiting)
-        if n_rows >= ROWS_PER_GROUP or sum(part.nbytes for part in waiting) >= _GROUP_BYTES:
+        n_rows += table.num_rows
+        n_bytes += table.nbytes
+        if n_rows >= ROWS_PER_GROUP or n_bytes >= _GROUP_BYTES:
             whole = pa.concat_tables(waiting)
             yield whole.slice(0, ROWS_PER_GROUP)
             rest = whole.slice(ROWS_PER_GROUP)
-            waiting = [rest] if rest.num_rows else []
-    if any(part.num_rows for part in waiting):
+            waiting, n_rows, n_bytes = [rest], rest.num_rows, rest.nbytes
+    if n_rows:
         yield pa.concat_tables(waiting)
 
 

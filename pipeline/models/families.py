@@ -70,6 +70,12 @@ def resolve(settings: ModelSettings) -> Checkpoint:
     return _from_hub(settings)
 
 
+def adapter_revision(adapter: str) -> str:
+    """Return what tells versions of an adapter apart: a folder's content hash, else its hub id."""
+    path = Path(adapter).expanduser()
+    return _content_hash(path) if path.is_dir() else adapter
+
+
 def _local(settings: ModelSettings, path: Path) -> Checkpoint:
     if settings.revision is not None:
         raise CheckpointError(
@@ -152,7 +158,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _content_hash(path: Path) -> str:
-    """Hash a checkpoint folder: small files whole, huge weight files by evenly spread samples."""
+    """Hash a folder of weights: small files whole, huge ones by evenly spread samples."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.iterdir() if p.suffix in _HASHED):
         size = file.stat().st_size

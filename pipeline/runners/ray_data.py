@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from pipeline import errors
-from pipeline.errors import PagelakeError, RunError, UserError
+from pipeline.errors import JobError, PagelakeError, RunError, UserError
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import (
     count_rows,
@@ -55,6 +56,7 @@ _RAISED = re.compile(
     r"(?:(?P<module>[a-z_][\w.]*)\.(?P<name>[A-Z]\w*)|[A-Z]\w*(?:Error|Exception)): (?P<message>.+)"
 )
 _KEEP_WORKERS_MS = 600_000
+_TRIES = 3
 
 
 class RayRunner:
@@ -71,7 +73,10 @@ class RayRunner:
 
     def __enter__(self) -> Self:
         if not ray.is_initialized():
-            _start(self._recipe)
+            try:
+                _start(self._recipe)
+            except (OSError, RuntimeError, ValueError, RayError) as error:
+                raise RunError(f"Ray does not start: {' '.join(str(error).split())}") from error
             self._started = True
         _configure()
         return self
@@ -87,6 +92,8 @@ class RayRunner:
 
     def plan(self, listing: str) -> Iterator[Plan]:
         """Plan documents in CPU tasks."""
+        # In the order listed: of files with the same bytes, the first lends its name to the pages.
+        DataContext.get_current().execution_options.preserve_order = True
         tables = self._tasks(listing, _DOCUMENTS_PER_TASK).map_batches(
             _Plan(self._recipe, listing), batch_size=None, batch_format="pyarrow", num_cpus=1
         )
@@ -99,7 +106,20 @@ class RayRunner:
         A shard is one task and its samples are one block, however many bytes they turn out to be:
         Ray can replay a task only if it gives the same number of blocks again.
         """
-        receipts = (
+        _check_resources(self._recipe)
+        DataContext.get_current().execution_options.preserve_order = False
+        for table in _stream(self.receipts(shards)):
+            yield from (Receipt.from_json(text) for text in table.column("receipt").to_pylist())
+
+    def receipts(self, shards: str) -> ray.data.Dataset:
+        """Return the dataset of receipts, not yet run."""
+        with warnings.catch_warnings():
+            # Until Ray names a parameter for it, a limit of tries goes in by the old door.
+            warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+            return self._receipts(shards)
+
+    def _receipts(self, shards: str) -> ray.data.Dataset:
+        return (
             self._tasks(shards, rows_per_task=1)
             .map_batches(
                 _Draw(self._recipe, shards), batch_size=None, batch_format="pyarrow", num_cpus=1
@@ -107,9 +127,11 @@ class RayRunner:
             .map_batches(
                 _Answer,
                 fn_constructor_args=(self._recipe,),
-                batch_size=None,
+                batch_size=PAGES_PER_SHARD,  # Ray wants one named where GPUs are asked for
                 batch_format="pyarrow",
                 compute=_pool(self._recipe),
+                # A sample that kills its actor every time must end the run, not occupy it for ever.
+                max_task_retries=_TRIES,
                 **_actor_resources(self._recipe),
             )
             # Half a core each keeps a two-core laptop whole: a model, a drawing and a commit.
@@ -117,8 +139,6 @@ class RayRunner:
                 _Commit(self._recipe), batch_size=None, batch_format="pyarrow", num_cpus=0.5
             )
         )
-        for table in _stream(receipts):
-            yield from (Receipt.from_json(text) for text in table.column("receipt").to_pylist())
 
     def _tasks(self, name: str, rows_per_task: int) -> ray.data.Dataset:
         """One block a task, holding the task's number: it reads so many rows of the file `name`.
@@ -190,6 +210,25 @@ def _pool(recipe: Recipe) -> ActorPoolStrategy:
         max_tasks_in_flight_per_actor=2 * calls,
         enable_true_multi_threading=True,
     )
+
+
+def _check_resources(recipe: Recipe) -> None:
+    """Raise JobError if the actors and one drawing task can never run together.
+
+    Ray would wait for ever. A cluster may grow, so only a Ray of our own is checked.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    actor, has = _actor_resources(recipe), ray.cluster_resources()
+    count = recipe.job.resources.actors.min
+    for what, key, spare in (("CPU", "num_cpus", 1), ("GPU", "num_gpus", 0)):
+        wanted = count * actor.get(key, 0)
+        if wanted + spare > has.get(what, 0) and wanted > 0:
+            raise JobError(
+                f"resources: {count} actors want {wanted:g} {what}s"
+                f"{' and drawing wants one' if spare else ''}, and this machine's Ray has "
+                f"{has.get(what, 0):g}; lower resources.{key.removeprefix('num_')}_per_actor"
+            )
 
 
 def _actor_resources(recipe: Recipe) -> dict[str, float]:

@@ -11,8 +11,10 @@ from typing import Any
 from pipeline import __version__
 from pipeline.engine.grammar import check_schema
 from pipeline.job import Job
+from pipeline.lake.types import arrow_type
 from pipeline.models.base import Checkpoint, PageEncoder
-from pipeline.models.families import family_of, resolve
+from pipeline.models.dtypes import effective_dtype
+from pipeline.models.families import adapter_revision, family_of, resolve
 from pipeline.records import Provenance
 from pipeline.schema import Schema, default_prompt, load_schema, relax
 
@@ -34,6 +36,7 @@ class Recipe:
     identity: dict[str, Any]
     provenance: Provenance
     warnings: tuple[str, ...] = ()
+    salt: str | None = None
     password: str | None = field(default=None, repr=False)
 
 
@@ -51,13 +54,15 @@ def prepare(job: Job, run_id: str) -> Recipe:
         check_schema(schema.document, schema.id)
         check_schema(relax(schema), schema.id)
     family = family_of(checkpoint)
+    encoder = family.encoder(checkpoint, job.model)
     prompt = family.prompt(checkpoint, _instructions(job, schema), n_pages=1)
-    identity = _identity(job, schema, checkpoint, prompt)
+    arrow_type(schema.document)  # refuses what no table can hold, before any work
+    identity = _identity(job, schema, checkpoint, encoder, prompt)
     return Recipe(
         job=job,
         schema=schema,
         checkpoint=checkpoint,
-        encoder=family.encoder(checkpoint, job.model),
+        encoder=encoder,
         prompt=prompt,
         identity=identity,
         provenance=Provenance(
@@ -75,15 +80,13 @@ def prepare(job: Job, run_id: str) -> Recipe:
     )
 
 
-def resalted(recipe: Recipe, salt: str | None) -> Recipe:
-    """Return the recipe with a fingerprint of its own, so that no earlier row counts as its.
-
-    That is what starting over with unchanged settings means. No salt, no change.
-    """
+def salted(recipe: Recipe, salt: str | None) -> Recipe:
+    """Return the recipe with a fingerprint of its own: rows made without the salt are not its."""
     if salt is None:
         return recipe
     fingerprint = _hash(json.dumps({**recipe.identity, "salt": salt}, sort_keys=True))
-    return replace(recipe, provenance=replace(recipe.provenance, fingerprint=fingerprint))
+    provenance = replace(recipe.provenance, fingerprint=fingerprint)
+    return replace(recipe, provenance=provenance, salt=salt)
 
 
 def _instructions(job: Job, schema: Schema) -> str:
@@ -92,15 +95,18 @@ def _instructions(job: Job, schema: Schema) -> str:
     return _OCR_PROMPT if job.task == "ocr" else default_prompt(schema)
 
 
-def _identity(job: Job, schema: Schema, checkpoint: Checkpoint, prompt: str) -> dict[str, Any]:
+def _identity(
+    job: Job, schema: Schema, checkpoint: Checkpoint, encoder: PageEncoder, prompt: str
+) -> dict[str, Any]:
+    adapter = job.model.adapter
     return {
         "task": job.task,
         "schema": f"{schema.id}@{schema.sha256[:16]}",
         "prompt": _hash(prompt),
         "model": f"{checkpoint.name}@{checkpoint.revision}",
-        "adapter": job.model.adapter,
-        "dtype": job.model.dtype,
-        "image_splitting": job.model.image_splitting,
+        "adapter": None if adapter is None else adapter_revision(adapter),
+        "dtype": effective_dtype(job.model.dtype, job.resources.gpus_per_actor > 0),
+        "pixels": repr(encoder),
         "renderer": job.render.renderer,
         "max_new_tokens": job.generation.max_new_tokens,
         "constrained": job.generation.constrained,

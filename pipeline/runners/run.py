@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import tempfile
 import time
@@ -11,18 +12,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import yaml
 from rich.console import Console
 
 from pipeline import __version__
-from pipeline.errors import ConservationError, InputError, JobError, OutputError
+from pipeline.errors import ConservationError, InputError, JobError
 from pipeline.job import Job
 from pipeline.lake.done import DoneSet, done_set
 from pipeline.lake.keys import as_array, uri_key
-from pipeline.lake.layout import IDENTITY, JOB, Layout
+from pipeline.lake.layout import JOB, Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.plans import (
     chunks,
@@ -34,8 +35,9 @@ from pipeline.lake.plans import (
     write_rows,
 )
 from pipeline.records import Document, FailureKind, Plan, Shard
+from pipeline.runners.claim import claim, forget_others, note
 from pipeline.runners.progress import RunProgress
-from pipeline.runners.recipe import Recipe, prepare, resalted
+from pipeline.runners.recipe import Recipe, prepare
 from pipeline.runners.runner import Runner
 from pipeline.runners.steps import Receipt, sums
 from pipeline.runners.summary import Summary
@@ -61,9 +63,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What planning came to. `file` holds the plans; `total_bytes` is the documents' size."""
+    """What planning came to. `file` has the plans and `listing` what was listed; `total_bytes` is
+    the documents' size."""
 
     file: str
+    listing: str
     documents: int
     pages: int
     failures: Mapping[str, int]
@@ -72,7 +76,7 @@ class Planned:
 
     def to_json(self) -> str:
         """Return the plan's figures as one JSON object."""
-        return json.dumps({k: v for k, v in asdict(self).items() if k != "file"})
+        return json.dumps({k: v for k, v in asdict(self).items() if k not in ("file", "listing")})
 
     def text(self) -> str:
         """Return the plan's figures for people."""
@@ -114,13 +118,16 @@ def run(job: Job, options: Options, console: Console) -> Summary:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     layout = Layout.open(job.output.uri)
     layout.prepare()
-    recipe = _claim(layout, recipe, fresh=options.fresh)
     ledger = Ledger(layout)
+    recipe = claim(ledger, recipe, fresh=options.fresh)
     with _runner(recipe, options.runner) as runner, RunProgress(console) as progress:
         planned = _plan(layout, recipe, runner, options.limit, progress)
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = _shard(layout, recipe, planned, done)
+        note(layout, recipe)
+        layout.write_bytes(JOB, _job_yaml(recipe.job).encode())
         receipt = _read_pages(runner, work, progress)
+        _conserve("pages to do and pages committed", work.pages, receipt.pages)
         progress.assembling()
         assembly = assemble(
             ledger,
@@ -130,7 +137,11 @@ def run(job: Job, options: Options, console: Console) -> Summary:
             Validator(recipe.schema.document).violation,
             plan_files=[planned.file],
         )
-    _conserve(planned, work, receipt, assembly.documents, assembly.pages)
+    _conserve("documents planned and written", planned.documents, sum(assembly.documents.values()))
+    _conserve("pages planned and written", planned.pages, sum(assembly.pages.values()))
+    forget_others(layout, recipe.provenance.fingerprint)
+    for paper in (planned.listing, work.file):
+        layout.delete(paper)
     summary = Summary(
         run_id=recipe.provenance.run_id,
         output=job.output.uri,
@@ -154,7 +165,9 @@ def dry_run(job: Job, options: Options, console: Console) -> Planned:
         scratch = job.model_copy(update={"output": job.output.model_copy(update={"uri": folder})})
         recipe = prepare(scratch, _new_run_id())
         layout = Layout.open(folder)
-        with _runner(recipe, options.runner) as runner, RunProgress(console) as progress:
+        # Workers of a remote cluster could not read the folder.
+        name = "local" if os.environ.get("RAY_ADDRESS") else options.runner
+        with _runner(recipe, name) as runner, RunProgress(console) as progress:
             return _plan(layout, recipe, runner, options.limit, progress)
 
 
@@ -171,41 +184,6 @@ def _runner(recipe: Recipe, name: Literal["ray", "local"]) -> Runner:
     from pipeline.runners.ray_data import RayRunner
 
     return RayRunner(recipe)
-
-
-def _claim(layout: Layout, recipe: Recipe, *, fresh: bool) -> Recipe:
-    """Make sure that the output holds this job's rows or none, and note whose it is.
-
-    Raises
-    ------
-    OutputError
-        If it holds rows made with other settings, and `fresh` does not say to replace them.
-    """
-    before = _identity(layout)
-    salt = before.pop("salt", None)
-    changed = sorted(key for key in recipe.identity if before.get(key) != recipe.identity[key])
-    if before and changed and not fresh:
-        difference = "; ".join(f"{k}: {before.get(k)} -> {recipe.identity[k]}" for k in changed)
-        raise OutputError(
-            f"output {layout.uri}: holds the rows of another job ({difference}); choose another "
-            "output.uri, or replace them with --fresh"
-        )
-    if fresh and before and not changed:
-        salt = recipe.provenance.run_id
-    elif changed:
-        salt = None
-    recipe = resalted(recipe, salt)
-    layout.write_bytes(IDENTITY, json.dumps({**recipe.identity, "salt": salt}, indent=1).encode())
-    layout.write_bytes(JOB, _job_yaml(recipe.job).encode())
-    return recipe
-
-
-def _identity(layout: Layout) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(layout.read_bytes(IDENTITY))
-    except FileNotFoundError:
-        return {}
-    return found
 
 
 def _job_yaml(job: Job) -> str:
@@ -256,9 +234,8 @@ def _plan(
             yield plan
 
     file = write_rows(layout, run_id, "plans", (plans_table(p) for p in chunks(followed())))
-    if documents != listed:
-        raise ConservationError(f"{listed} documents were listed and {documents} planned")
-    return Planned(file, documents, pages, dict(failures), total_bytes, discovery.ignored)
+    _conserve("documents listed and planned", listed, documents)
+    return Planned(file, listing, documents, pages, dict(failures), total_bytes, discovery.ignored)
 
 
 def _plans(layout: Layout, file: str) -> Iterator[Plan]:
@@ -306,7 +283,7 @@ def _shard(layout: Layout, recipe: Recipe, planned: Planned, done: DoneSet) -> W
 def _first_of_content(layout: Layout, plan_file: str) -> Iterator[bool]:
     """Yield, a plan at a time, whether it is the first with its content: 16 bytes a document."""
     keys = as_array(
-        uri_key(plan.document_id or f"unread:{plan.document.uri}")
+        uri_key(str(plan.document_id) if plan.failure is None else f"failed:{plan.document.uri}")
         for plan in _plans(layout, plan_file)
     )
     first = np.zeros(len(keys), np.bool_)
@@ -327,18 +304,7 @@ def _read_pages(runner: Runner, work: Work, progress: RunProgress) -> Receipt:
     return sums(followed())
 
 
-def _conserve(
-    planned: Planned,
-    work: Work,
-    receipt: Receipt,
-    documents: Mapping[str, int],
-    pages: Mapping[str, int],
-) -> None:
-    """Law 1: every document and page ended in exactly one row with exactly one state."""
-    for what, expected, found in (
-        ("pages to do and pages committed", work.pages, receipt.pages),
-        ("documents planned and documents written", planned.documents, sum(documents.values())),
-        ("pages planned and pages written", planned.pages, sum(pages.values())),
-    ):
-        if expected != found:
-            raise ConservationError(f"{what} differ: {expected} and {found}")
+def _conserve(what: str, expected: int, found: int) -> None:
+    """Law 1: every document and page ends in exactly one row with exactly one state."""
+    if expected != found:
+        raise ConservationError(f"{what} differ: {expected} and {found}")

@@ -28,11 +28,13 @@ from pipeline.records import (
     Document,
     Failed,
     Failure,
+    FailureKind,
     PageResult,
     Plan,
     Sample,
     SampleId,
     Shard,
+    StageName,
     Window,
 )
 from pipeline.render.renderer import Renderer
@@ -93,7 +95,15 @@ class Drawer:
             if isinstance(page, Failure):
                 yield Failed(sample_id, page)
                 continue
-            sample = encode(sample_id, (page,), self._encoder)
+            try:
+                sample = encode(sample_id, (page,), self._encoder)
+            except (MemoryError, ValueError) as error:
+                kind = FailureKind.OUT_OF_MEMORY
+                if isinstance(error, ValueError):
+                    kind = FailureKind.UNREADABLE
+                line = " ".join(f"{type(error).__name__}: {error}".split())
+                yield Failed(sample_id, Failure(StageName.ENCODE, kind, line[:300]))
+                continue
             yield replace(
                 sample,
                 rasterize_s=drawn - started,

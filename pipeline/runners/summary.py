@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.records import REMEDIES, FailureKind
 from pipeline.runners.steps import Receipt
@@ -62,7 +63,7 @@ class Summary:
         table.add_row("pages/s a worker", self._rates())
         rate = self.done.pages / self.wall_s if self.wall_s else 0.0
         table.add_row("wall", f"{self.wall_s:.1f} s, {rate:.1f} pages/s, start-up included")
-        table.add_row("output", self.output)
+        table.add_row("output", Text(self.output))
         console.print(table)
         console.print("read it:  " + self.query(), highlight=False, markup=False, soft_wrap=True)
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import ConservationError, ItemError
@@ -31,6 +30,7 @@ from pipeline.lake.parquet import (
     compact,
     count_rows,
     count_values,
+    document_keys,
     names_hash,
     read_batches,
     write_tables,
@@ -157,22 +157,22 @@ def assemble(
 
     `schema` and `validate` are the true schema. Documents of earlier finished runs with the same
     fingerprint stay in the table unless the plans name their uri; rows of other fingerprints go.
-    Pages are compacted, and after the swap all files that no reader looks at are deleted, so no
-    other run may be writing to the output. Until the swap nothing changes for readers. What is
-    spilled goes to the temporary folder (TMPDIR): about the size of the pages' `record_json`.
+    Pages stay if their document is in the table. After the swap all files that no reader looks at
+    are deleted, so no other run may be writing to the output; until then nothing changes for
+    readers. The temporary folder (TMPDIR) takes about the size of the pages' `record_json`.
 
     Raises
     ------
     ConservationError
-        If a planned page has no row or several, a row of this run was not planned, or a document
-        is planned twice. Nothing is published then.
+        If a planned page has no row or several, a row of this run was not planned, a document is
+        planned twice, or a new file lacks rows. Nothing is published or deleted then.
     """
     layout, run_id = ledger.layout, provenance.run_id
     record_type = arrow_type(schema)
-    # Commits are listed before files are: one that arrives in between is read and not folded.
-    commits = ledger.all_commits()
-    page_files = ledger.page_files(provenance.fingerprint)
-    previous = ledger.manifest()
+    # One snapshot for all: what arrives after it is neither read nor folded in nor deleted.
+    found = ledger.snapshot()
+    page_files = found.page_files(provenance.fingerprint)
+    previous = found.manifest
     if previous is not None and previous.fingerprint != provenance.fingerprint:
         previous = None
     old_documents = () if previous is None else previous.documents
@@ -190,13 +190,15 @@ def assemble(
                 _carried(layout, old_documents, tally),
             ),
         )
-    made, written = tally.documents.total() + tally.carried, count_rows(layout, documents)
-    if made != written:
-        raise ConservationError(f"{made} documents were made and {written} rows written")
-
-    pages = compact(layout, page_files, pages_schema(record_type), f"{PAGES}/{run_id}")
+    _require_rows(layout, documents, tally.documents.total() + tally.carried)
+    # Pages that an unfinished run left are kept once more: the run they belong to may go on next.
+    left_over = [one.file for one in found.unfolded() if one.run_id != run_id]
+    live = KeySet(document_keys(layout, [*documents, *left_over]))
+    prefix = f"{PAGES}/{run_id}"
+    pages, n_kept = compact(layout, page_files, pages_schema(record_type), prefix, live)
+    _require_rows(layout, pages, n_kept)
     runs = [*(() if previous is None else previous.runs)]
-    runs += [one.run_id for one in commits if one.fingerprint == provenance.fingerprint]
+    runs += [one.run_id for one in found.commits if one.fingerprint == provenance.fingerprint]
     manifest = Manifest(
         provenance=provenance,
         schema=schema,
@@ -210,11 +212,17 @@ def assemble(
             failures=count_values(layout, documents, "failure_kind"),
         ),
         finished_at=datetime.now(UTC),
-        folded={one.name: one.written_at.isoformat() for one in commits},
+        folded={one.name: one.written_at.isoformat() for one in found.commits},
     )
     ledger.publish(manifest)
-    ledger.sweep()
+    ledger.sweep(replace(found, manifest=manifest))
     return Assembly(manifest, tally.documents, tally.failures, tally.pages, tally.carried)
+
+
+def _require_rows(layout: Layout, files: Sequence[str], expected: int) -> None:
+    written = count_rows(layout, files)
+    if written != expected:
+        raise ConservationError(f"{expected} rows were to be in new files and {written} are")
 
 
 @dataclass(slots=True)
@@ -287,7 +295,7 @@ def _carried(layout: Layout, files: Iterable[str], tally: _Tally) -> Iterator[pa
         raise ConservationError(f"{planned.doubled()} documents are planned more than once")
     for name in files:
         for batch in read_batches(layout, name):
-            mask = np.array([uri_key(uri) not in planned for uri in batch["uri"].to_pylist()])
-            kept = batch.filter(pa.array(mask))
+            again = planned.mask(as_array(map(uri_key, batch["uri"].to_pylist())))
+            kept = batch.filter(pa.array(~again))
             tally.carried += kept.num_rows
             yield pa.Table.from_batches([kept])

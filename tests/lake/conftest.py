@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,42 @@ def output(tmp_path: Path) -> Output:
     layout = Layout.open(str(tmp_path / "out"))
     layout.prepare()
     return Output(layout, Ledger(layout))
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A table that counts how often it is asked for its size."""
+
+    table: pa.Table
+    asked: Counter[str]
+
+    @property
+    def num_rows(self) -> int:
+        self.asked["num_rows"] += 1
+        return self.table.num_rows
+
+    @property
+    def nbytes(self) -> int:
+        self.asked["nbytes"] += 1
+        return self.table.nbytes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Wraps tables, so that tests can tell how much work it is to measure them."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def of(self, table: pa.Table) -> Sized:
+        return Sized(table, self.asked)
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> Sizes:
+    concat_tables = pa.concat_tables
+    monkeypatch.setattr(
+        pa,
+        "concat_tables",
+        lambda tables: concat_tables([getattr(one, "table", one) for one in tables]),
+    )
+    return Sizes()

@@ -26,6 +26,17 @@ def test_documents_stay_together_and_rows_in_order(tmp_path, monkeypatch, spill_
         assert [rows for rows in held if rows] == [list(range(document, 200, 20))]
 
 
+def test_every_table_is_measured_once(tmp_path, monkeypatch, sizes):
+    monkeypatch.setattr(buckets, "_SPILL_ROWS", 1500)
+    n_tables = 4000
+    spilled = Buckets(tmp_path, SCHEMA, 3)
+    with spilled:
+        for n in range(n_tables):
+            spilled.write(sizes.of(pa.table([[f"d{n}"], [n]], schema=SCHEMA)))
+    assert sizes.asked == {"num_rows": n_tables, "nbytes": n_tables}
+    assert sum(table.num_rows for table in spilled) == n_tables
+
+
 def test_no_rows_are_empty_buckets(tmp_path):
     spilled = Buckets(tmp_path, SCHEMA, 2)
     with spilled:

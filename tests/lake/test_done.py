@@ -54,6 +54,12 @@ def test_an_uncommitted_file_is_not_done(output):
     assert done(output) == []
 
 
+def test_a_commit_without_its_file_is_not_done(output):
+    output.write([output.page("a", 1, {"total": 1})])
+    output.layout.delete(output.write([output.page("a", 2, {"total": 1})]).file)
+    assert done(output) == [1]
+
+
 def test_other_pages_and_documents_are_not_done(output):
     output.write([output.page("a", 1, {"total": 1})])
     found = done_set(output.ledger, "f1")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 from pipeline.lake.keys import KeySet, as_array, newest, page_key, uri_key
 
 
@@ -17,6 +19,21 @@ def test_a_set_knows_its_members():
     assert not any(uri_key(str(number)) in found for number in range(1000, 2000))
     assert len(found) == 1002
     assert uri_key("x") not in KeySet(as_array([]))
+    wanted = as_array([members[0], uri_key("x"), *members[-2:]])
+    assert found.mask(wanted).tolist() == [True, False, True, True]
+    assert KeySet(as_array([])).mask(wanted).tolist() == [False] * 4
+
+
+def test_a_stream_of_keys_costs_little_more_than_its_array():
+    n_keys = 50_000
+    tracemalloc.start()
+    try:
+        keys = as_array(number.to_bytes(16, "big") for number in range(1, n_keys + 1))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert keys[[0, -1]].tolist() == [number.to_bytes(16, "big") for number in (1, n_keys)]
+    assert peak < 24 * n_keys
 
 
 def test_the_newest_is_the_last_of_its_key():

@@ -88,12 +88,30 @@ def test_orphans_are_what_no_reader_looks_at(output):
     assert sorted(orphans) == sorted(
         [folded.file, folded_file, "pages/uncommitted.parquet", "documents/old.parquet"]
     )
-    output.ledger.sweep(["documents/old.parquet", live.file])
-    assert sorted(output.ledger.orphans()) == sorted(set(orphans) - {"documents/old.parquet"})
     output.ledger.sweep()
     assert output.ledger.orphans() == []
     assert output.ledger.page_files() == [live.file]
     assert output.layout.exists(live.file)
+
+
+def test_a_commit_without_its_file_is_as_if_never_put(output):
+    live = output.write([output.page("a", 1, {"total": 1})])
+    dangling = output.write([output.page("b", 1, {"total": 1})])
+    output.layout.delete(dangling.file)
+    assert output.ledger.commits() == [live]
+    assert output.ledger.page_files() == [live.file]
+    assert output.ledger.orphans() == [f"_pagelake/commits/{dangling.name}.json"]
+    output.ledger.sweep()
+    assert output.layout.list("_pagelake/commits") == [f"_pagelake/commits/{live.name}.json"]
+
+
+def test_what_came_after_a_snapshot_is_not_swept(output):
+    output.layout.write_bytes("pages/uncommitted.parquet", b"")
+    snapshot = output.ledger.snapshot()
+    later = output.write([output.page("a", 1, {"total": 1})])
+    output.ledger.sweep(snapshot)
+    assert output.layout.list("pages") == [later.file]
+    assert output.ledger.commits() == [later]
 
 
 def test_an_unknown_format_is_refused(output, monkeypatch):

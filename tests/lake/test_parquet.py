@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.lake import parquet
+from pipeline.lake.keys import KeySet, as_array, document_key
 from pipeline.lake.parquet import compact, count_rows, count_values, write_table, write_tables
 from pipeline.lake.tables import pages_schema
 from pipeline.lake.types import arrow_type
@@ -44,9 +45,14 @@ def rows(output, files: list[str]) -> dict[tuple[str, int], object]:
     return dict(found)
 
 
-def compacted(output) -> list[str]:
+def compacted(output, documents: str = "ab") -> list[str]:
     files = output.ledger.page_files("f1")
-    return compact(output.layout, files, pages_schema(output.record_type), "pages/r9")
+    live = KeySet(as_array(map(document_key, documents)))
+    compact_files, n_kept = compact(
+        output.layout, files, pages_schema(output.record_type), "pages/r9", live
+    )
+    assert count_rows(output.layout, compact_files) == n_kept
+    return compact_files
 
 
 def test_nested_records_are_read_by_duckdb(output):
@@ -99,6 +105,16 @@ def test_a_stream_of_tables_is_cut_into_files(output, monkeypatch):
     assert read.equals(pa.concat_tables(tables))
 
 
+def test_every_table_is_measured_once(output, monkeypatch, sizes):
+    monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 1500)
+    n_tables = 4000
+    table = pa.table({"document_id": ["a", "b"]})
+    tables = (sizes.of(table) for _ in range(n_tables))
+    (file,) = write_tables(output.layout, "documents/x", table.schema, tables)
+    assert sizes.asked == {"num_rows": n_tables, "nbytes": n_tables}
+    assert count_rows(output.layout, [file]) == 2 * n_tables
+
+
 def test_no_rows_make_no_file(output):
     schema = pa.schema({"document_id": pa.string()})
     assert write_tables(output.layout, "documents/x", schema, [schema.empty_table()]) == []
@@ -124,6 +140,12 @@ def test_compaction_keeps_the_newest_row_of_every_key(output):
     files = compacted(output)
     assert len(files) == 1
     assert rows(output, files) == {("a", 1): 1, ("a", 2): 20, ("b", 1): 30}
+
+
+def test_compaction_drops_the_rows_of_other_documents(output):
+    output.write([output.page("a", 1, {"total": 1}), output.page("b", 1, {"total": 2})])
+    assert rows(output, compacted(output, documents="b")) == {("b", 1): 2}
+    assert compacted(output, documents="") == []
 
 
 def test_compaction_depends_on_its_input_only_and_never_writes_over_it(output):

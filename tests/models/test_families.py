@@ -4,15 +4,19 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models import families
 from pipeline.models.base import Checkpoint, Placement
+from pipeline.models.dtypes import effective_dtype
 from pipeline.models.fake import FakeFamily
-from pipeline.models.families import BUNDLED, family_of, resolve
+from pipeline.models.families import BUNDLED, adapter_revision, family_of, resolve
+from pipeline.models.idefics2 import model as idefics2_model
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.models.idefics2.family import Idefics2Family
 
@@ -36,7 +40,7 @@ def complaint(work: Callable[[], object]) -> str:
     return message
 
 
-def load(folder: Path, **settings: object) -> object:
+def load(folder: Path, **settings: object) -> Any:
     asked = ModelSettings(name=str(folder), **settings)
     return family_of(resolve(asked)).load(resolve(asked), asked, Placement())
 
@@ -246,7 +250,75 @@ def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
 
 
 def test_a_missing_adapter_is_one_line(folder: Path, tmp_path: Path) -> None:
-    assert "does not load" in complaint(lambda: load(folder, adapter=str(tmp_path / "none")))
+    missing = str(tmp_path / "none")
+    message = complaint(lambda: load(folder, adapter=missing))
+    assert message.startswith(f"model.adapter: there is no folder '{missing}'; give a folder")
+
+
+def test_an_adapter_needs_peft(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idefics2_model, "find_spec", lambda _: None)
+    for adapter in (str(tmp_path), "owner/adapter"):
+        assert complaint(lambda adapter=adapter: load(folder, adapter=adapter)) == (
+            "model.adapter: needs the peft package; pip install pagelake[adapters]"
+        )
+
+
+def test_an_adapter_that_does_not_load_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idefics2_model, "find_spec", lambda _: object())
+    (tmp_path / "adapter_config.json").write_text("{")
+    message = complaint(lambda: load(folder, adapter=str(tmp_path)))
+    assert message.startswith(f"model.adapter: '{tmp_path}' does not load: ")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft calls what transformers has deprecated
+def test_an_adapter_is_loaded_whole_or_refused(checkpoint_folder: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    tuned = peft.get_peft_model(load(checkpoint_folder)._model, lora)
+    tuned.save_pretrained(tmp_path)
+    expected = {name: p for name, p in tuned.base_model.model.named_parameters() if "lora_" in name}
+    loaded = dict(load(checkpoint_folder, adapter=str(tmp_path))._model.named_parameters())
+    assert expected
+    assert all(torch.equal(loaded[name], p) for name, p in expected.items())
+    edit(tmp_path / "adapter_config.json", target_modules=["k_proj"])
+    message = complaint(lambda: load(checkpoint_folder, adapter=str(tmp_path)))
+    assert message.startswith(f"model.adapter: '{tmp_path}' does not load: its files lack")
+
+
+def test_an_adapters_revision_follows_its_contents(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    seen = set()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
+        for content in (b"one", b"two"):
+            (adapter / name).write_bytes(content)
+            seen.add(adapter_revision(str(adapter)))
+    assert len(seen) == 6
+    moved = shutil.copytree(adapter, tmp_path / "moved")
+    assert adapter_revision(str(moved)) in seen
+    assert adapter_revision("owner/adapter") == "owner/adapter"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_missing_gpu_is_one_line(folder: Path, device: str) -> None:
+    asked = ModelSettings(name=str(folder))
+    message = complaint(
+        lambda: family_of(found(folder)).load(found(folder), asked, Placement(device))
+    )
+    assert message == (
+        "resources.gpus_per_actor: it asks for a GPU and torch finds none here; set it to 0"
+    )
+
+
+def test_the_dtype_of_the_weights_is_the_effective_one(checkpoint_folder: Path) -> None:
+    for dtype in ("auto", "float32", "bfloat16"):
+        model = load(checkpoint_folder, dtype=dtype)
+        assert str(model._model.dtype) == f"torch.{effective_dtype(dtype, on_gpu=False)}"
 
 
 def test_a_fixed_canvas_is_not_split() -> None:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.Image
 import pytest
 from ray.exceptions import RayError
 
-from pipeline.errors import CheckpointError, PagelakeError, RunError
-from pipeline.runners.ray_data import _explained
+from pipeline.errors import CheckpointError, JobError, PagelakeError, RunError
+from pipeline.job import Input, Job
+from pipeline.lake.layout import Layout
+from pipeline.lake.plans import shards_table, write_rows
+from pipeline.records import Shard, Window
+from pipeline.runners import ray_data
+from pipeline.runners.ray_data import RayRunner, _explained
+from pipeline.runners.recipe import Recipe, prepare
+from pipeline.stages.discover import Discovery
+
+FAKE = {"family": "fake", "name": "fake?edge=224"}
 
 TRACEBACK = """Traceback (most recent call last):
   File "worker.py", line 1, in __call__
@@ -40,3 +54,62 @@ def test_the_error_behind_rays_is_told(
     found = _explained(RayError(TRACEBACK.format(raised=raised)))
     assert type(found) is kind
     assert str(found) == message
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[Job, int], tuple[Recipe, str]]:
+    """Prepare a job and write a file of so many one-page shards into its output."""
+
+    def write(job: Job, n_shards: int) -> tuple[Recipe, str]:
+        recipe = prepare(job, "run")
+        layout = Layout.open(job.output.uri)
+        layout.prepare()
+        source = tmp_path / "page.png"
+        PIL.Image.new("L", (40, 30), 255).save(source)
+        listed = next(iter(Discovery(Input(paths=(str(source),)))))
+        window = Window("0" * 64, listed.uri, listed.size, listed.modified, 1, (1,))
+        table = shards_table([Shard((window,))] * n_shards)
+        return recipe, write_rows(layout, "run", "shards", [table])
+
+    return write
+
+
+def test_a_gpu_job_is_one_that_ray_takes(
+    make_job: Callable[..., Job],
+    written: Callable[[Job, int], tuple[Recipe, str]],
+    ray_session: None,
+) -> None:
+    recipe, shards = written(make_job(["x"], resources={"gpus_per_actor": 1}), 1)
+    with RayRunner(recipe) as runner:
+        runner.receipts(shards)  # Ray checks what is asked of it here
+
+
+@pytest.mark.parametrize("resources", [{"gpus_per_actor": 1}, {"cpus_per_actor": 64}])
+def test_what_no_machine_here_has_is_refused(
+    make_job: Callable[..., Job],
+    written: Callable[[Job, int], tuple[Recipe, str]],
+    ray_session: None,
+    resources: dict[str, int],
+) -> None:
+    recipe, shards = written(make_job(["x"], resources=resources), 1)
+    with RayRunner(recipe) as runner, pytest.raises(JobError, match="lower resources"):
+        next(runner.pages(shards))
+
+
+def test_an_actor_that_always_dies_ends_the_run(
+    make_job: Callable[..., Job],
+    written: Callable[[Job, int], tuple[Recipe, str]],
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Dies:
+        def __init__(self, recipe: Recipe) -> None:
+            pass
+
+        def __call__(self, _: object) -> None:
+            os._exit(1)
+
+    monkeypatch.setattr(ray_data, "_Answer", Dies)
+    recipe, shards = written(make_job(["x"], model=FAKE), 1)
+    with RayRunner(recipe) as runner, pytest.raises(RunError):
+        next(runner.pages(shards))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,14 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import PIL.Image
 import pytest
+from rich.console import Console
 
-from pipeline.errors import CheckpointError, InputError, JobError, OutputError
+from pipeline.errors import (
+    CheckpointError,
+    InputError,
+    ItemError,
+    JobError,
+    OutputError,
+    SchemaError,
+)
 from pipeline.job import Job
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.records import FailureKind
-from pipeline.runners.run import failure_kinds
+from pipeline.render.renderer import DocumentInfo, Renderer
+from pipeline.runners.progress import RunProgress
+from pipeline.runners.run import Options, failure_kinds, run
 from pipeline.runners.summary import Summary
 
 MakeJob = Callable[..., Job]
@@ -54,12 +66,6 @@ def demo_job(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 
 def quiet_run(job: Job, runner: str) -> Summary:
-    import io
-
-    from rich.console import Console
-
-    from pipeline.runners.run import Options, run
-
     return run(job, Options(runner=runner), Console(file=io.StringIO()))  # type: ignore[arg-type]
 
 
@@ -342,3 +348,129 @@ def test_failure_kinds_are_read_or_refused() -> None:
     }
     with pytest.raises(JobError, match="'slow' is no failure kind; there are source_missing"):
         failure_kinds("slow")
+
+
+FAKE = {"family": "fake", "name": "fake?edge=224"}
+
+
+def interrupted(job: Job, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Run a job and press Ctrl-C at its first commit."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunProgress, "committed", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job, **options)
+
+
+def test_a_mistaken_run_claims_nothing(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        run_job(make_job([tmp_path / "empty"], model=FAKE))
+    other = make_job([demo / "documents" / "image-01.png"], generation={"max_new_tokens": 9})
+    assert run_job(other).done.pages == 1
+
+
+def test_an_interrupted_fresh_run_is_gone_on_with(
+    demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, rows: Rows
+) -> None:
+    job = make_job([demo / "documents"], task="ocr", schema="text.v1", model=FAKE)
+    first = run_job(job)
+    assert first.done.pages == 34
+    interrupted(job, run_job, monkeypatch, fresh=True)
+    assert {row["run_id"] for row in rows(job.output.uri, "documents")} == {first.run_id}
+    again = run_job(job, fresh=True)
+    assert (again.done.pages, again.pages_reused) == (18, 16)
+    assert run_job(job, fresh=True).done.pages == 34
+
+
+def test_an_interrupted_fresh_run_of_another_job_leaves_the_first_one_usable(
+    demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job([demo / "documents"], task="ocr", schema="text.v1", model=FAKE)
+    run_job(job)
+    other = job.model_copy(update={"prompt": "Read it all."})
+    interrupted(other, run_job, monkeypatch, fresh=True)
+    assert run_job(job).pages_reused == 34
+
+
+def test_of_two_equal_files_the_one_that_opens_is_read(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(demo / "documents" / "image-01.png", folder / name)
+    opened = Renderer.open
+
+    def flaky(self: Renderer, source: Path, *rest: Any) -> DocumentInfo:
+        if source.name == "a.png":
+            raise ItemError(FailureKind.RENDER_TIMEOUT, "too slow this time")
+        return opened(self, source, *rest)
+
+    monkeypatch.setattr(Renderer, "open", flaky)
+    job = make_job([folder], task="ocr", schema="text.v1", model=FAKE)
+    assert run_job(job).documents == {"failed": 1, "ok": 1}
+
+
+def test_of_equal_files_the_first_lends_its_name_under_ray_too(
+    tmp_path: Path, make_job: MakeJob, run_job: RunJob, rows: Rows, ray_session: None
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(70):
+        shade = 0 if number in (0, 69) else number
+        PIL.Image.new("L", (40, 30), shade).save(folder / f"{number:02}.png")
+    run_job(make_job([folder], task="ocr", schema="text.v1", model=FAKE), runner="ray")
+    names = sorted(Path(row["uri"]).name for row in rows(tmp_path / "out", "pages"))
+    assert names == [f"{number:02}.png" for number in range(69)]
+
+
+def test_a_table_that_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    schema = tmp_path / "odd.json"
+    schema.write_text(
+        json.dumps(
+            {"type": "object", "properties": {"a": {"type": "number", "x-arrow": "decimal(5,2)"}}}
+        )
+    )
+    with pytest.raises(SchemaError, match="x-arrow"):
+        run_job(make_job([demo / "documents" / "image-01.png"], schema=str(schema)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_named_like_markup_is_printed_as_it_is(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    job = make_job(
+        [demo / "documents" / "image-01.png"], output={"uri": str(tmp_path / "o[/x]")}, model=FAKE
+    )
+    screen = io.StringIO()
+    run_job(job).print(Console(file=screen, width=500))
+    assert "o[/x]" in screen.getvalue()
+
+
+def test_a_small_run_in_between_does_not_undo_a_big_one(
+    demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job([demo / "documents"], task="ocr", schema="text.v1", model=FAKE)
+    interrupted(job, run_job, monkeypatch)
+    run_job(job, limit=1)
+    assert run_job(job).pages_reused == 16
+
+
+def test_pages_of_a_replaced_file_leave_the_table(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    source = tmp_path / "x.pdf"
+    job = make_job([source], task="ocr", schema="text.v1", model=FAKE)
+    shutil.copy(demo / "documents" / "multipage-02.pdf", source)
+    run_job(job)
+    shutil.copy(demo / "documents" / "pdf-01.pdf", source)
+    run_job(job)
+    assert [row["n_pages"] for row in rows(tmp_path / "out", "pages")] == [1]

@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConservationError
-from pipeline.lake import buckets
+from pipeline.lake import buckets, parquet
 from pipeline.lake.exact_json import dumps
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
@@ -231,7 +232,50 @@ def test_the_table_grows_over_runs(lake):
         ("/in/e.pdf", Decimal(2), "r1"),
         ("/in/f.pdf", Decimal(3), "r2"),
     ]
-    assert lake.query("select count(*) from pages") == [(4,)]
+
+
+def test_pages_stay_while_a_document_has_their_id(lake):
+    lake.write([ok("d", 3, number, {"total": 1}) for number in (1, 2, 3)])
+    lake.write([ok("e", 1, 1, {"total": 1}), ok("c", 2, 1, {"total": 1}), bad("c", 2, 2)])
+    copied = [plan("c", 2), plan("c", 2, uri="/in/copy.pdf")]
+    lake.assemble([plan("d", 3), plan("e", 1), *copied])
+    lake.write([ok("d2", 1, 1, {"total": 4}), ok("c2", 1, 1, {"total": 5})], run="r2")
+    replaced = [plan("d2", 1, uri="/in/d.pdf"), plan("c2", 1, uri="/in/copy.pdf")]
+    made = lake.assemble(replaced, run="r2")
+    assert lake.query("select document_id, count(*) from pages group by all order by all") == [
+        ("c", 2),
+        ("c2", 1),
+        ("d2", 1),
+        ("e", 1),
+    ]
+    assert made.manifest.counts.pages == {"ok": 4, "failed": 1}
+
+
+def test_every_commit_is_read_once(lake, monkeypatch):
+    for number in (1, 2, 3):
+        lake.write([ok("d", 3, number, {"total": 1})])
+    read: list[str] = []
+    read_bytes = Layout.read_bytes
+
+    def noted(layout: Layout, name: str) -> bytes:
+        read.append(name)
+        return read_bytes(layout, name)
+
+    monkeypatch.setattr(Layout, "read_bytes", noted)
+    commits = lake.ledger.layout.list("_pagelake/commits")
+    lake.assemble([plan("d", 3)])
+    assert sorted(name for name in read if "/commits/" in name) == commits
+
+
+def test_a_commit_without_its_file_is_done_again(lake):
+    lake.write([ok("d", 2, 1, {"total": 1})])
+    lost = lake.ledger.layout.list("pages")
+    lake.write([ok("d", 2, 2, {"note": "n"})])
+    lake.ledger.layout.delete(*lost)
+    lake.write([ok("d", 2, 1, {"total": 2})], run="r2")
+    assert lake.assemble([plan("d", 2)], run="r2").documents == {"ok": 1}
+    assert lake.query("select record.total from documents") == [(Decimal(2),)]
+    assert lake.ledger.layout.list("_pagelake/commits") == []
 
 
 def test_a_run_again_changes_nothing(lake):
@@ -321,6 +365,19 @@ class TestConservation:
     def test_a_document_planned_twice_is_counted(self, lake):
         lake.write([ok("d", 1, 1, {"total": 1})])
         self.expect(lake, [plan("d", 1), plan("d", 1)], "1 documents are planned more than once")
+
+    def test_compacted_files_that_lack_a_row_are_not_published(self, lake, monkeypatch):
+        def lossy(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+            for group in row_groups(tables):
+                yield group.slice(1) if "page_numbers" in group.column_names else group
+
+        row_groups = parquet._row_groups
+        monkeypatch.setattr(parquet, "_row_groups", lossy)
+        for number in (1, 2, 3):
+            lake.write([ok("d", 3, number, {"total": 1})])
+        before = lake.ledger.page_files()
+        self.expect(lake, [plan("d", 3)], "3 rows were to be in new files and 2 are")
+        assert lake.ledger.page_files() == before
 
 
 class Crash(BaseException):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.job import Input
 from pipeline.lake import listing
 from pipeline.lake.source import content
 from pipeline.records import MediaType
+from pipeline.stages import discover as discover_module
 from pipeline.stages.discover import discover
 
 
@@ -103,13 +105,29 @@ def test_the_same_file_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert relative(tmp_path, found) == ["a.pdf", "b.pdf"]
 
 
+def test_documents_are_told_apart_by_more_than_eight_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight bytes of hash may be the same for two documents of a very large input."""
+    put(tmp_path, "a.pdf", "b.pdf")
+
+    class Colliding:
+        def __init__(self, data: bytes, digest_size: int) -> None:
+            self._data, self._size = data, digest_size
+
+        def digest(self) -> bytes:
+            return (bytes(8) + hashlib.sha256(self._data).digest())[: self._size]
+
+    monkeypatch.setattr(discover_module.hashlib, "blake2b", Colliding)
+    assert relative(tmp_path, uris(tmp_path, tmp_path)) == ["a.pdf", "b.pdf"]
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
         ("/nowhere/a.pdf", "is no file or folder; mend input.paths"),
         ("/nowhere/*.pdf", "matches no file"),
         ("nope://bucket/a.pdf", "cannot be listed: Unrecognized filesystem type"),
-        ("s3://key:secret@bucket/a.pdf", "must hold no password"),
         ("a\0b.pdf", "is no file or folder"),
     ],
 )
@@ -216,6 +234,26 @@ def test_a_broken_csv_manifest(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         list(discover(Input(manifest=str(tmp_path / "m.csv"))))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIAKEY:SECRET@bucket/a.pdf",
+        " s3://AKIAKEY:SEC/SECRET@bucket/a.pdf",
+        "https://SECRET@host/a.pdf",
+    ],
+)
+def test_a_manifest_row_with_credentials_ends_the_listing(tmp_path: Path, uri: str) -> None:
+    write_csv(tmp_path / "m.csv", [{"uri": "a.pdf"}, {"uri": uri}])
+    pq.write_table(pa.table({"uri": ["a.pdf", uri]}), tmp_path / "m.parquet")
+    for name in ("m.csv", "m.parquet"):
+        with pytest.raises(InputError) as caught:
+            list(discover(Input(manifest=str(tmp_path / name))))
+        assert str(caught.value) == (
+            f"manifest '{tmp_path / name}': row 2: the URI holds a user or password; "
+            "take it out and use the environment or a profile"
+        )
 
 
 def test_a_manifest_that_is_missing_or_not_what_it_is_called(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
+from pipeline.models.dtypes import effective_dtype
 from pipeline.models.idefics2.constrain import ConstrainedLogits
 from pipeline.models.idefics2.family import load_processor, pinned
 from pipeline.records import FinishReason, Image
@@ -40,6 +42,10 @@ class Idefics2Model:
         if placement.threads is not None:
             torch.set_num_threads(placement.threads)
         self._device = torch.device(placement.device)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise CheckpointError(
+                "resources.gpus_per_actor: it asks for a GPU and torch finds none here; set it to 0"
+            )
         self._processor = load_processor(checkpoint)
         if settings.image_splitting != "auto":
             self._processor.image_processor.do_image_splitting = settings.image_splitting
@@ -200,19 +206,17 @@ def _pixel_table(images: object) -> NDArray[np.float32]:
 
 
 def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.device) -> Any:
+    if settings.adapter is not None:
+        _check_adapter(settings.adapter)  # before the weights, which take minutes
+    dtype = effective_dtype(settings.dtype, on_gpu=device.type == "cuda")
     attention = settings.attention
     if attention == "auto":
         flash = device.type == "cuda" and find_spec("flash_attn") is not None
-        attention = "flash_attention_2" if flash and settings.dtype != "float32" else "sdpa"
-    if settings.dtype == "auto":
-        # Half precision is slower than float32 on most CPUs, and answers are exact in float32.
-        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    else:
-        dtype = _DTYPES[settings.dtype]
+        attention = "flash_attention_2" if flash and dtype != "float32" else "sdpa"
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             checkpoint.location,
-            dtype=dtype,
+            dtype=_DTYPES[dtype],
             attn_implementation=attention,
             output_loading_info=True,
             **pinned(checkpoint),
@@ -220,9 +224,40 @@ def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch
         if missing := sorted(report["missing_keys"]):
             # The loader has made them up, and the answers would mean nothing.
             raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
-        if settings.adapter is not None:
-            model.load_adapter(settings.adapter)
+        model.to(device)
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
-        line = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"model.name: '{checkpoint.name}' does not load: {line}") from error
-    return model.to(device).eval()
+        raise CheckpointError(
+            f"model.name: '{checkpoint.name}' does not load: {_line(error)}"
+        ) from error
+    if settings.adapter is not None:
+        _load_adapter(model, settings.adapter)
+    return model.eval()
+
+
+def _check_adapter(adapter: str) -> None:
+    path = Path(adapter).expanduser()
+    if adapter.startswith((".", "/", "~")) and not path.is_dir():
+        raise CheckpointError(
+            f"model.adapter: there is no folder '{adapter}'; give a folder made by "
+            "save_pretrained, or a hub id (owner/name)"
+        )
+    if find_spec("peft") is None:
+        raise CheckpointError(
+            "model.adapter: needs the peft package; pip install pagelake[adapters]"
+        )
+
+
+def _load_adapter(model: Any, adapter: str) -> None:
+    path = Path(adapter).expanduser()
+    try:
+        report = model.load_adapter(str(path) if path.is_dir() else adapter)
+        if missing := sorted(report.missing_keys):
+            raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
+    except Exception as error:  # what the loader raises for a broken file is anybody's guess
+        raise CheckpointError(
+            f"model.adapter: '{adapter}' does not load: {_line(error)}"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,86 @@
+"""Whose rows an output holds: one job's, until `--fresh` replaces them.
+
+`_pagelake/identities/{fingerprint}.json` keeps what a fingerprint was made of, so that a difference
+can be named. Starting over with the same settings must not count earlier rows as done: its identity
+has a salt, the id of the run that started over.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipeline.errors import OutputError
+from pipeline.lake.layout import IDENTITIES, Layout
+from pipeline.lake.ledger import Ledger
+from pipeline.runners.recipe import Recipe, salted
+
+Identity = dict[str, Any]
+
+
+def claim(ledger: Ledger, recipe: Recipe, *, fresh: bool) -> Recipe:
+    """Return the recipe with the fingerprint that its rows are to have. Writes nothing.
+
+    Rows of the same settings are gone on with, those of an unfinished `fresh` run first.
+
+    Raises
+    ------
+    OutputError
+        If the output holds rows made with other settings, and `fresh` does not say to replace them.
+    """
+    manifest = ledger.manifest()
+    published = None if manifest is None else manifest.fingerprint
+    held = {commit.fingerprint for commit in ledger.commits()} | ({published} - {None})
+    known = {fp: found for fp, found in _identities(ledger.layout).items() if fp in held}
+    same = {fp: found for fp, found in known.items() if _settings(found) == recipe.identity}
+    unfinished = [found["salt"] for fp, found in same.items() if fp != published]
+    if fresh:
+        salts = sorted(salt for salt in unfinished if salt is not None)
+        return salted(recipe, salts[-1] if salts else recipe.provenance.run_id)
+    if unfinished:
+        return salted(recipe, max(unfinished, key=lambda salt: salt or ""))
+    if published in same:
+        return salted(recipe, same[published]["salt"])
+    if held:
+        other = _settings(known.get(str(published)) or next(iter(known.values()), {}))
+        raise OutputError(
+            f"output {ledger.layout.uri}: holds the rows of another job "
+            f"({_difference(other, recipe.identity)}); choose another output.uri, or replace them "
+            "with --fresh"
+        )
+    return recipe
+
+
+def note(layout: Layout, recipe: Recipe) -> None:
+    """Write down what the recipe's fingerprint is made of. Do so before its first commit."""
+    text = json.dumps({**recipe.identity, "salt": recipe.salt}, indent=1)
+    layout.write_bytes(_file(recipe.provenance.fingerprint), text.encode())
+
+
+def forget_others(layout: Layout, fingerprint: str) -> None:
+    """Delete the identities of rows that are gone, once `fingerprint` is published."""
+    for name in layout.list(IDENTITIES):
+        if name != _file(fingerprint):
+            layout.delete(name)
+
+
+def _file(fingerprint: str) -> str:
+    return f"{IDENTITIES}/{fingerprint}.json"
+
+
+def _identities(layout: Layout) -> dict[str, Identity]:
+    return {
+        name.removeprefix(f"{IDENTITIES}/").removesuffix(".json"): json.loads(
+            layout.read_bytes(name)
+        )
+        for name in layout.list(IDENTITIES)
+    }
+
+
+def _settings(identity: Identity) -> Identity:
+    return {key: value for key, value in identity.items() if key != "salt"}
+
+
+def _difference(before: Identity, after: Identity) -> str:
+    changed = sorted(key for key in before | after if before.get(key) != after.get(key))
+    return "; ".join(f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed)
