@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 # Ray reads these when it is imported. The first keeps tasks that ask for no GPU from warning on
 # every start, the second keeps the C++ core's advice to Ray's own developers off the terminal:
@@ -34,22 +34,14 @@ from pipeline.errors import JobError, PagelakeError, RunError, UserError
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import (
     count_rows,
-    documents_of,
     plans_of,
-    plans_table,
-    read_slice,
-    shards_of,
 )
-from pipeline.models.base import Placement
 from pipeline.records import Plan
+from pipeline.runners.ray_steps import AnswerActor, CommitTask, DrawTask, PlanTask
 from pipeline.runners.recipe import Recipe
-from pipeline.runners.steps import Answerer, Committer, Drawer, Planner, Receipt
-from pipeline.runners.transport import answers_of, answers_table, samples_of, samples_table
+from pipeline.runners.steps import Receipt
 from pipeline.stages.plan import PAGES_PER_SHARD
 
-T = TypeVar("T", Planner, Drawer, Committer)
-
-_DOCUMENTS_PER_TASK = 32
 _OBJECT_STORE_BYTES = 1 << 30
 _NEVER_SPLIT = 1 << 40
 _RAISED = re.compile(
@@ -94,8 +86,8 @@ class RayRunner:
         """Plan documents in CPU tasks."""
         # In the order listed: of files with the same bytes, the first lends its name to the pages.
         DataContext.get_current().execution_options.preserve_order = True
-        tables = self._tasks(listing, _DOCUMENTS_PER_TASK).map_batches(
-            _Plan(self._recipe, listing), batch_size=None, batch_format="pyarrow", num_cpus=1
+        tables = self._tasks(listing, PlanTask.rows_per_task).map_batches(
+            PlanTask(self._recipe, listing), batch_size=None, batch_format="pyarrow", num_cpus=1
         )
         for table in _stream(tables):
             yield from plans_of(table)
@@ -122,10 +114,10 @@ class RayRunner:
         return (
             self._tasks(shards, rows_per_task=1)
             .map_batches(
-                _Draw(self._recipe, shards), batch_size=None, batch_format="pyarrow", num_cpus=1
+                DrawTask(self._recipe, shards), batch_size=None, batch_format="pyarrow", num_cpus=1
             )
             .map_batches(
-                _Answer,
+                AnswerActor,
                 fn_constructor_args=(self._recipe,),
                 batch_size=PAGES_PER_SHARD,  # Ray wants one named where GPUs are asked for
                 batch_format="pyarrow",
@@ -136,7 +128,7 @@ class RayRunner:
             )
             # Half a core each keeps a two-core laptop whole: a model, a drawing and a commit.
             .map_batches(
-                _Commit(self._recipe), batch_size=None, batch_format="pyarrow", num_cpus=0.5
+                CommitTask(self._recipe), batch_size=None, batch_format="pyarrow", num_cpus=0.5
             )
         )
 
@@ -260,95 +252,3 @@ def _explained(error: RayError) -> PagelakeError:
             return kind(match["message"])
     others = [match[0] for match in raised if not (match["module"] or "").startswith("ray")]
     return RunError(others[-1] if others else type(error).__name__)
-
-
-class _Slices:
-    """What tasks that read rows of one of the run's files share."""
-
-    rows_per_task = 1
-
-    def __init__(self, recipe: Recipe, name: str) -> None:
-        self._recipe = recipe
-        self._name = name
-
-    def _rows(self, tasks: pa.Table) -> Iterator[pa.Table]:
-        layout = Layout.open(self._recipe.job.output.uri)
-        n_rows = count_rows(layout, self._name)
-        for number in tasks.column("id").to_pylist():
-            start = number * self.rows_per_task
-            yield read_slice(layout, self._name, start, min(start + self.rows_per_task, n_rows))
-
-
-class _Plan(_Slices):
-    """Documents -> plans, in a CPU task."""
-
-    rows_per_task = _DOCUMENTS_PER_TASK
-
-    def __call__(self, tasks: pa.Table) -> pa.Table:
-        planner = _held(Planner, self._recipe)
-        documents = (d for rows in self._rows(tasks) for d in documents_of(rows))
-        return plans_table(list(planner.plan(documents)))
-
-
-class _Draw(_Slices):
-    """Shards -> samples, in a CPU task."""
-
-    def __call__(self, tasks: pa.Table) -> pa.Table:
-        drawer = _held(Drawer, self._recipe)
-        shards = (shard for rows in self._rows(tasks) for shard in shards_of(rows))
-        return samples_table(sample for shard in shards for sample in drawer.draw(shard))
-
-
-class _Answer:
-    """Samples -> answers, in an actor."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        try:
-            self._answerer: Answerer | PagelakeError = Answerer(recipe, _placement(recipe))
-        except PagelakeError as error:
-            # Raised here, it would be an actor's death: Ray would try again, and say so at length.
-            self._answerer = error
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        if isinstance(self._answerer, PagelakeError):
-            raise self._answerer
-        return answers_table(self._answerer.answer(samples_of(table)))
-
-
-def _placement(recipe: Recipe) -> Placement:
-    """Share this machine's cores out: Ray alone would give a CPU actor one thread."""
-    resources = recipe.job.resources
-    if resources.gpus_per_actor > 0:
-        return Placement("cuda")
-    threads = resources.cpus_per_actor or (os.cpu_count() or 1) / 2 / resources.actors.max
-    return Placement("cpu", max(1, int(threads)))
-
-
-class _Commit:
-    """Answers -> a receipt, in a CPU task."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        receipt = _held(Committer, self._recipe).commit(answers_of(table))
-        return pa.table({"receipt": [receipt.to_json()]})
-
-
-_holding: dict[str, tuple[str, Any]] = {}
-
-
-def _held(kind: type[T], recipe: Recipe) -> T:
-    """Return this worker process's own Planner, Drawer or Committer, made once a run.
-
-    A renderer's child outlives the tasks that use it: starting one costs more than most documents.
-    """
-    run_id = recipe.provenance.run_id
-    found = _holding.get(kind.__name__)
-    if found is None or found[0] != run_id:
-        for name in [name for name, (held_run, _) in _holding.items() if held_run != run_id]:
-            _holding.pop(name)[1].close()
-        found = (run_id, kind(recipe))
-        _holding[kind.__name__] = found
-    held: T = found[1]
-    return held

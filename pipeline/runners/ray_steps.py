@@ -1,0 +1,115 @@
+"""What Ray's workers run: the steps of `pipeline.runners.steps` on Arrow tables. No `ray` here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from pipeline.errors import PagelakeError
+from pipeline.lake.layout import Layout
+from pipeline.lake.plans import count_rows, documents_of, plans_table, read_slice, shards_of
+from pipeline.models.base import Placement
+from pipeline.runners.recipe import Recipe
+from pipeline.runners.steps import Answerer, Committer, Drawer, Planner
+from pipeline.runners.transport import answers_of, answers_table, samples_of, samples_table
+
+T = TypeVar("T", Planner, Drawer, Committer)
+
+
+class _Slices:
+    """What tasks that read rows of one of the run's files share."""
+
+    rows_per_task = 1
+
+    def __init__(self, recipe: Recipe, name: str) -> None:
+        self._recipe = recipe
+        self._name = name
+
+    def _rows(self, tasks: pa.Table) -> Iterator[pa.Table]:
+        layout = Layout.open(self._recipe.job.output.uri)
+        n_rows = count_rows(layout, self._name)
+        for number in tasks.column("id").to_pylist():
+            start = number * self.rows_per_task
+            yield read_slice(layout, self._name, start, min(start + self.rows_per_task, n_rows))
+
+
+class PlanTask(_Slices):
+    """Documents -> plans, in a CPU task."""
+
+    rows_per_task = 32
+
+    def __call__(self, tasks: pa.Table) -> pa.Table:
+        """Plan the documents of numbered slices."""
+        planner = _held(Planner, self._recipe)
+        documents = (d for rows in self._rows(tasks) for d in documents_of(rows))
+        return plans_table(list(planner.plan(documents)))
+
+
+class DrawTask(_Slices):
+    """Shards -> samples, in a CPU task."""
+
+    def __call__(self, tasks: pa.Table) -> pa.Table:
+        """Draw and encode the shards of numbered slices."""
+        drawer = _held(Drawer, self._recipe)
+        shards = (shard for rows in self._rows(tasks) for shard in shards_of(rows))
+        return samples_table(sample for shard in shards for sample in drawer.draw(shard))
+
+
+class AnswerActor:
+    """Samples -> answers, in an actor."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        try:
+            self._answerer: Answerer | PagelakeError = Answerer(recipe, _placement(recipe))
+        except PagelakeError as error:
+            # Raised here, it would be an actor's death: Ray would try again, and say so at length.
+            self._answerer = error
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Answer a shard's samples; thread-safe."""
+        if isinstance(self._answerer, PagelakeError):
+            raise self._answerer
+        return answers_table(self._answerer.answer(samples_of(table)))
+
+
+def _placement(recipe: Recipe) -> Placement:
+    """Share this machine's cores out: Ray alone would give a CPU actor one thread."""
+    resources = recipe.job.resources
+    if resources.gpus_per_actor > 0:
+        return Placement("cuda")
+    threads = resources.cpus_per_actor or (os.cpu_count() or 1) / 2 / resources.actors.max
+    return Placement("cpu", max(1, int(threads)))
+
+
+class CommitTask:
+    """Answers -> a receipt, in a CPU task."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Commit a shard's answers."""
+        receipt = _held(Committer, self._recipe).commit(answers_of(table))
+        return pa.table({"receipt": [receipt.to_json()]})
+
+
+_holding: dict[str, tuple[str, Any]] = {}
+
+
+def _held(kind: type[T], recipe: Recipe) -> T:
+    """Return this worker process's own Planner, Drawer or Committer, made once a run.
+
+    A renderer's child outlives the tasks that use it: starting one costs more than most documents.
+    """
+    run_id = recipe.provenance.run_id
+    found = _holding.get(kind.__name__)
+    if found is None or found[0] != run_id:
+        for name in [name for name, (held_run, _) in _holding.items() if held_run != run_id]:
+            _holding.pop(name)[1].close()
+        found = (run_id, kind(recipe))
+        _holding[kind.__name__] = found
+    held: T = found[1]
+    return held
