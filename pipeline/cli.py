@@ -5,6 +5,7 @@ Nothing heavy is imported until a command runs, so that `pagelake --help` is ins
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ app = typer.Typer(
 job_app = typer.Typer(help="About job files.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
 
-people = Console(stderr=True)
+people = Console(stderr=True, emoji=False)
 
 
 def main() -> None:
@@ -53,7 +54,8 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _complain("stopped; what was committed stays, run the same command again to continue")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        # An orderly exit would tear down a model that is still computing, and crash in its threads.
+        os._exit(EXIT_INTERRUPTED)
 
 
 def _complain(message: str) -> None:

@@ -92,7 +92,7 @@ REMEDIES: Mapping[FailureKind, str] = {
     FailureKind.OUT_OF_MEMORY: "The model ran out of memory on this sample; lower resources.batch.",
     FailureKind.MODEL_ERROR: "The model step failed on this sample; the message says how.",
     FailureKind.TRUNCATED: "The answer hit the token limit; raise generation.max_new_tokens.",
-    FailureKind.INVALID_JSON: "The answer is not JSON; keep generation.constrained on.",
+    FailureKind.INVALID_JSON: "The answer is not JSON; generation.constrained: true prevents most.",
     FailureKind.SCHEMA_VIOLATION: "The answer breaks the schema; the message names the place.",
 }
 

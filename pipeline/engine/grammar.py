@@ -15,7 +15,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
-from pipeline.errors import SchemaError
+from pipeline.errors import PagelakeError, SchemaError
 from pipeline.models.base import Vocabulary
 
 _COMPACT = {"whitespace_flexible": False}
@@ -41,15 +41,21 @@ class Grammar:
         self._matcher = LLMatcher(tokenizer, source, log_level=0)
         if self._matcher.is_error():
             raise SchemaError(_reason(self._matcher.get_error()))
-        opening = self.start().allowed()
-        # A matcher that knows no way on asks for the end.
-        opening[list(vocabulary.stop_ids)] = False
-        if not opening.any():
-            raise SchemaError("the model's tokenizer has no token that could start an answer")
+        try:
+            self.start().allowed()
+        except DeadEnd as error:
+            raise SchemaError("the model's tokenizer has no token that could start it") from error
 
     def start(self) -> GrammarState:
         """Return a fresh state for one answer."""
         return GrammarState(self._matcher.deep_copy(), self._size, self._stop_ids)
+
+
+class DeadEnd(PagelakeError):
+    """The grammar asks for text that the model's tokenizer has no token for."""
+
+    def __init__(self) -> None:
+        super().__init__("the schema asks for text that this model's tokenizer cannot write")
 
 
 class GrammarState:
@@ -61,14 +67,23 @@ class GrammarState:
         self._stop_ids = list(stop_ids)
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Return bool (vocabulary size,): the tokens that keep the answer valid."""
-        # The matcher reports a stop before the stop token is consumed, and then gives no mask.
-        if self._matcher.is_stopped():
-            only_stop = np.zeros(self._size, np.bool_)
-            only_stop[self._stop_ids] = True
-            return only_stop
-        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        return np.unpackbits(packed, bitorder="little")[: self._size].view(np.bool_)
+        """Return bool (vocabulary size,): the tokens that keep the answer valid.
+
+        Raises
+        ------
+        DeadEnd
+            If the answer is not complete and no token leads on.
+        """
+        if not self._matcher.is_stopped():
+            packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            if not self._matcher.is_stopped():
+                return np.unpackbits(packed, bitorder="little")[: self._size].view(np.bool_)
+        # The matcher stops before the stop token is consumed, or where it knows no way on.
+        if not self._matcher.is_accepting():
+            raise DeadEnd
+        only_stop = np.zeros(self._size, np.bool_)
+        only_stop[self._stop_ids] = True
+        return only_stop
 
     def accept(self, token_id: int) -> None:
         """Move past one allowed token."""

@@ -60,9 +60,14 @@ class Planned:
 
 
 def plan_documents(
-    layout: Layout, recipe: Recipe, runner: Runner, limit: int | None, progress: RunProgress
+    layout: Layout,
+    recipe: Recipe,
+    runner: Runner,
+    discovery: Discovery,
+    limit: int | None,
+    progress: RunProgress,
 ) -> Planned:
-    """List the job's documents and plan each; both lists are streamed into files of the run.
+    """List documents, `limit` at most, and plan each; both lists are streamed into files.
 
     Raises
     ------
@@ -71,7 +76,6 @@ def plan_documents(
     """
     run_id = recipe.provenance.run_id
     progress.planning()
-    discovery = Discovery(recipe.job.input)
     listed = 0
     total_bytes = 0
 

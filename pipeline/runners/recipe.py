@@ -104,12 +104,12 @@ def _identity(
         "schema": f"{schema.id}@{schema.sha256[:16]}",
         "prompt": _hash(prompt),
         "model": f"{checkpoint.name}@{checkpoint.revision}",
-        "adapter": None if adapter is None else adapter_revision(adapter),
-        "dtype": effective_dtype(job.model.dtype, job.resources.gpus_per_actor > 0),
+        "model.adapter": None if adapter is None else adapter_revision(adapter),
+        "model.dtype": effective_dtype(job.model.dtype, job.resources.gpus_per_actor > 0),
         "pixels": repr(encoder),
-        "renderer": job.render.renderer,
-        "max_new_tokens": job.generation.max_new_tokens,
-        "constrained": job.generation.constrained,
+        "render.renderer": job.render.renderer,
+        "generation.max_new_tokens": job.generation.max_new_tokens,
+        "generation.constrained": job.generation.constrained,
     }
 
 

@@ -37,6 +37,7 @@ from pipeline.runners.steps import Receipt, sums
 from pipeline.runners.summary import Summary
 from pipeline.schema import Validator
 from pipeline.stages.assemble import assemble
+from pipeline.stages.discover import Discovery
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,9 @@ def run(job: Job, options: Options, console: Console) -> Summary:
         If the run itself fails; what was committed stays, and the next run goes on from there.
     """
     started = time.monotonic()
+    if options.fresh and options.retry is not None:
+        raise JobError("--retry goes on with a run and --fresh starts over; give one of them")
+    discovery = Discovery(job.input)  # says at once what of the input is not there
     recipe = prepare(job, _new_run_id())
     for warning in recipe.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
@@ -85,7 +89,7 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     ledger = Ledger(layout)
     recipe = claim(ledger, recipe, fresh=options.fresh)
     with _runner(recipe, options.runner) as runner, RunProgress(console) as progress:
-        planned = plan_documents(layout, recipe, runner, options.limit, progress)
+        planned = plan_documents(layout, recipe, runner, discovery, options.limit, progress)
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = shard_work(layout, recipe, planned, done)
         note(layout, recipe)
@@ -125,6 +129,7 @@ def run(job: Job, options: Options, console: Console) -> Summary:
 
 def dry_run(job: Job, options: Options, console: Console) -> Planned:
     """List and plan a job's documents without touching its output or loading its model."""
+    discovery = Discovery(job.input)
     with tempfile.TemporaryDirectory(prefix="pagelake-") as folder:
         scratch = job.model_copy(update={"output": job.output.model_copy(update={"uri": folder})})
         recipe = prepare(scratch, _new_run_id())
@@ -132,7 +137,7 @@ def dry_run(job: Job, options: Options, console: Console) -> Planned:
         # Workers of a remote cluster could not read the folder.
         name = "local" if os.environ.get("RAY_ADDRESS") else options.runner
         with _runner(recipe, name) as runner, RunProgress(console) as progress:
-            return plan_documents(layout, recipe, runner, options.limit, progress)
+            return plan_documents(layout, recipe, runner, discovery, options.limit, progress)
 
 
 def _new_run_id() -> str:

@@ -60,9 +60,11 @@ class Summary:
             table.add_row("ignored", f"{self.files_ignored:,} files of other types")
         if self.documents_carried:
             table.add_row("kept", f"{self.documents_carried:,} documents of earlier runs")
-        table.add_row("pages/s a worker", self._rates())
-        rate = self.done.pages / self.wall_s if self.wall_s else 0.0
-        table.add_row("wall", f"{self.wall_s:.1f} s, {rate:.1f} pages/s, start-up included")
+        wall = f"{self.wall_s:.1f} s, start-up included"
+        if self.done.pages:
+            table.add_row("pages/s a worker", self._rates())
+            wall += f": {self.done.pages / self.wall_s:.2g} pages/s"
+        table.add_row("wall", wall)
         table.add_row("output", Text(self.output))
         console.print(table)
         console.print("read it:  " + self.query(), highlight=False, markup=False, soft_wrap=True)

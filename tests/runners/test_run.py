@@ -219,7 +219,7 @@ def test_an_output_belongs_to_one_job_until_made_fresh(
     source = demo / "documents" / "image-01.png"
     run_job(make_job([source]))
     changed = make_job([source], generation={"max_new_tokens": 200})
-    with pytest.raises(OutputError, match=r"max_new_tokens: 1024 -> 200.*--fresh"):
+    with pytest.raises(OutputError, match=r"generation\.max_new_tokens: 1024 -> 200.*--fresh"):
         run_job(changed)
     summary = run_job(changed, fresh=True)
     assert summary.done.pages == 1
@@ -474,3 +474,23 @@ def test_pages_of_a_replaced_file_leave_the_table(
     shutil.copy(demo / "documents" / "pdf-01.pdf", source)
     run_job(job)
     assert [row["n_pages"] for row in rows(tmp_path / "out", "pages")] == [1]
+
+
+def test_retry_and_fresh_exclude_each_other(demo: Path, make_job: MakeJob, run_job: RunJob) -> None:
+    job = make_job([demo / "documents" / "image-01.png"])
+    with pytest.raises(JobError, match="--retry"):
+        run_job(job, fresh=True, retry=frozenset({FailureKind.MODEL_ERROR}))
+
+
+def test_a_schema_that_the_model_cannot_spell_says_so(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    schema = tmp_path / "mine.json"
+    properties = {"shelf": {"type": "integer"}}
+    schema.write_text(
+        json.dumps({"type": "object", "properties": properties, "required": ["shelf"]})
+    )
+    run_job(make_job([demo / "documents" / "image-01.png"], schema=str(schema)))
+    (page,) = rows(tmp_path / "out", "pages")
+    assert page["failure_kind"] == "model_error"
+    assert "tokenizer cannot write" in page["failure_message"]
