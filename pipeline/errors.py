@@ -67,3 +67,8 @@ class ItemError(PagelakeError):
         super().__init__(message)
         self.kind = kind
         self.message = message
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says as one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

@@ -28,7 +28,7 @@ from typing import Any, Self
 
 from pyarrow import fs
 
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, one_line
 
 DOCUMENTS = "documents"
 PAGES = "pages"
@@ -63,7 +63,7 @@ class Layout:
         try:
             filesystem, root = fs.FileSystem.from_uri(uri)
         except (OSError, ValueError) as error:
-            raise OutputError(f"output {uri}: {_line(error)}") from error
+            raise OutputError(f"output {uri}: {one_line(error)}") from error
         return cls(uri, filesystem, root.rstrip("/"))
 
     def prepare(self) -> None:
@@ -83,7 +83,8 @@ class Layout:
             self.delete(probe)
         except OSError as error:
             raise OutputError(
-                f"output {self.uri}: cannot be written ({_line(error)}); choose another output.uri"
+                f"output {self.uri}: cannot be written ({one_line(error)}); "
+                "choose another output.uri"
             ) from error
 
     def read_bytes(self, name: str) -> bytes:
@@ -161,7 +162,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

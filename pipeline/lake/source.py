@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from pyarrow import fs
 
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, one_line
 from pipeline.records import FailureKind
 
 
@@ -40,7 +40,7 @@ def check_unchanged(uri: str, size: int, modified: str) -> None:
         store, path = filesystem(uri)
         info = store.get_file_info(path)
     except (OSError, ValueError) as error:
-        raise ItemError(FailureKind.SOURCE_MISSING, _line(error)) from error
+        raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
     if info.type != fs.FileType.File:
         raise ItemError(FailureKind.SOURCE_MISSING, "there is no such file")
     if (info.size, modified_text(info)) != (size, modified):
@@ -62,9 +62,5 @@ def content(uri: str) -> Path | bytes:
         with store.open_input_stream(path) as stream:
             data: bytes = stream.read()
     except (OSError, ValueError) as error:
-        raise ItemError(FailureKind.SOURCE_MISSING, _line(error)) from error
+        raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
     return data
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

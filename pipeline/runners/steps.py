@@ -17,6 +17,7 @@ from typing import Self
 
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
+from pipeline.errors import ItemError
 from pipeline.job import PageSelection, parse_pages
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
@@ -28,7 +29,6 @@ from pipeline.records import (
     Document,
     Failed,
     Failure,
-    FailureKind,
     PageResult,
     Plan,
     Sample,
@@ -97,12 +97,9 @@ class Drawer:
                 continue
             try:
                 sample = encode(sample_id, (page,), self._encoder)
-            except (MemoryError, ValueError) as error:
-                kind = FailureKind.OUT_OF_MEMORY
-                if isinstance(error, ValueError):
-                    kind = FailureKind.UNREADABLE
-                line = " ".join(f"{type(error).__name__}: {error}".split())
-                yield Failed(sample_id, Failure(StageName.ENCODE, kind, line[:300]))
+            except ItemError as error:
+                failure = Failure(StageName.ENCODE, error.kind, error.message)
+                yield Failed(sample_id, failure)
                 continue
             yield replace(
                 sample,

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileType
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.job import NO_CREDENTIALS, Input, holds_credentials
 from pipeline.lake.listing import Entry, LocalTree, Tree, expand, is_glob, locate, walk
 from pipeline.lake.source import filesystem
@@ -78,7 +78,9 @@ class Discovery(Iterator[Document]):
                     self._seen.add(key)
                     return document
         except (OSError, ValueError) as error:
-            raise InputError(f"listing the input broke off: {_line(error)}; run again") from error
+            raise InputError(
+                f"listing the input broke off: {one_line(error)}; run again"
+            ) from error
         raise StopIteration
 
     def _listing(self, path: str) -> Iterator[Document]:
@@ -93,7 +95,7 @@ class Discovery(Iterator[Document]):
             found = expand(tree, place) if is_glob(place) else iter(())
             first = next(found, None)
         except (OSError, ValueError, NotImplementedError) as error:
-            raise InputError(f"input {path!r} cannot be listed: {_line(error)}") from error
+            raise InputError(f"input {path!r} cannot be listed: {one_line(error)}") from error
         if first is None:
             what = "matches no file" if is_glob(place) else "is no file or folder"
             raise InputError(f"input {path!r} {what}; mend input.paths or --input")
@@ -130,7 +132,7 @@ def _manifest_documents(manifest: str, uri_column: str) -> Iterator[Document]:
         else:
             columns, rows = _csv_rows(store.open_input_stream(path), manifest)
     except (OSError, ValueError, csv.Error, NotImplementedError) as error:
-        raise InputError(f"manifest {manifest!r} cannot be read: {_line(error)}") from error
+        raise InputError(f"manifest {manifest!r} cannot be read: {one_line(error)}") from error
     twice = {column for column in columns if columns.count(column) > 1}
     if twice:
         raise InputError(f"manifest {manifest!r}: column {twice.pop()!r} appears twice; rename one")
@@ -206,7 +208,3 @@ def _parquet_rows(file: pq.ParquetFile, manifest: str) -> tuple[list[str], Itera
                 yield {name: value for name, value in pairs if value}
 
     return list(file.schema_arrow.names), rows()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

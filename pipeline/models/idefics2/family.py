@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.idefics2.encoder import Idefics2Encoder
@@ -76,7 +76,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         )
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
         raise CheckpointError(
-            f"model.name: the processor of '{checkpoint.name}' does not load: {_line(error)}"
+            f"model.name: the processor of '{checkpoint.name}' does not load: {one_line(error)}"
         ) from error
     processor.tokenizer.padding_side = "left"
     return processor
@@ -86,7 +86,3 @@ def pinned(checkpoint: Checkpoint) -> dict[str, str]:
     """Keyword arguments that pin a hub checkpoint's revision; none for a local folder."""
     from_hub = checkpoint.location == checkpoint.name
     return {"revision": checkpoint.revision} if from_hub else {}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.generation import LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
 from pipeline.models.dtypes import effective_dtype
@@ -227,7 +227,7 @@ def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch
         model.to(device)
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
         raise CheckpointError(
-            f"model.name: '{checkpoint.name}' does not load: {_line(error)}"
+            f"model.name: '{checkpoint.name}' does not load: {one_line(error)}"
         ) from error
     if settings.adapter is not None:
         _load_adapter(model, settings.adapter)
@@ -255,9 +255,5 @@ def _load_adapter(model: Any, adapter: str) -> None:
             raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
         raise CheckpointError(
-            f"model.adapter: '{adapter}' does not load: {_line(error)}"
+            f"model.adapter: '{adapter}' does not load: {one_line(error)}"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
