@@ -2,7 +2,11 @@
 
 ::
 
-    words -> receipt -> layout -> draw | pdf        (document: a seed to all of these; demo: files)
+    words, values -> receipt -> notation -> till | invoice -> place -> layout -> draw | pdf -> files
+                                                                       (lines)   (atlas, effects)
+
+    document: a seed to all of these     dense: a page of anything, to train the eye
+    altered: one character changed       demo, corpus: sets of files
 
 All of it follows from a seed: no clock, no global state.
 """

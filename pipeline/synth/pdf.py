@@ -6,15 +6,13 @@ The bytes depend on the arguments alone (and the versions of the libraries): no 
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.synth.layout import FONT_SIZE, HEIGHT, WIDTH, Run
-from pipeline.synth.typeface import Typeface
+from pipeline.synth.layout import HEIGHT, WIDTH
 
 if TYPE_CHECKING:
     from fpdf import FPDF
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline.synth.document import SynthPage
 
 _CREATED = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
-_BOLD_OFFSET = 0.5
 _JPEG_QUALITY = 80
 
 
@@ -32,15 +29,14 @@ def text_pdf(pages: Sequence[SynthPage]) -> bytes:
     The paper is white; the ink is each page's own.
     """
     pdf = _empty_pdf()
-    for typeface in dict.fromkeys(page.layout.typeface for page in pages):
+    for typeface in sorted({run.typeface for page in pages for run in page.layout.runs}):
         pdf.add_font(typeface.name, fname=typeface.path)
     for page in pages:
-        typeface = page.layout.typeface
         pdf.add_page()
-        pdf.set_font(typeface.name, size=FONT_SIZE)
         pdf.set_text_color(page.look.ink)
         for run in page.layout.runs:
-            _write_run(pdf, run, typeface)
+            pdf.set_font(run.typeface.name, size=run.size)
+            pdf.text(run.x, run.baseline, run.text)
     return bytes(pdf.output())
 
 
@@ -63,12 +59,3 @@ def _empty_pdf() -> FPDF:
     pdf.set_creation_date(_CREATED)
     pdf.set_auto_page_break(False)
     return pdf
-
-
-def _write_run(pdf: FPDF, run: Run, typeface: Typeface) -> None:
-    # A whole number, as hinted fonts have it: drawn at a pixel a point, feet do not blur.
-    baseline = run.top + math.ceil(typeface.ascent * FONT_SIZE)
-    pdf.text(run.x, baseline, run.text)
-    if run.bold:
-        # Readers know such a shadow for bold, and their text layer has the words once.
-        pdf.text(run.x + _BOLD_OFFSET, baseline, run.text)

@@ -18,14 +18,17 @@ from jsonschema import Draft202012Validator, FormatChecker
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from pipeline.synth.demo import DemoFile, Kind, demo_files
+from pipeline.synth.demo import demo_files
+from pipeline.synth.document import make_document
+from pipeline.synth.files import Kind, LabelledFile
+from pipeline.synth.words import Split
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "jobs" / "demo"
 
 
 @pytest.fixture(scope="module")
-def files() -> list[DemoFile]:
+def files() -> list[LabelledFile]:
     return list(demo_files(seed=0))
 
 
@@ -43,7 +46,7 @@ def pixels(name: str, content: bytes) -> list[NDArray[np.uint8]]:
         return [np.array(frame.convert("L")) for frame in ImageSequence.Iterator(image)]
 
 
-def test_another_process_writes_the_same_bytes(files: list[DemoFile], tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes(files: list[LabelledFile], tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "pipeline.synth", str(tmp_path), "--seed", "0"],
         check=True,
@@ -56,13 +59,13 @@ def test_another_process_writes_the_same_bytes(files: list[DemoFile], tmp_path: 
         assert (tmp_path / file.uri).read_bytes() == file.content, file.uri
 
 
-def test_another_seed_gives_another_set(files: list[DemoFile]) -> None:
+def test_another_seed_gives_another_set(files: list[LabelledFile]) -> None:
     others = list(islice(demo_files(seed=1), 5))
     assert [other.uri for other in others] == [file.uri for file in files[:5]]
     assert not {other.record for other in others} & {file.record for file in files}
 
 
-def test_the_committed_set_is_what_the_generator_writes(files: list[DemoFile]) -> None:
+def test_the_committed_set_is_what_the_generator_writes(files: list[LabelledFile]) -> None:
     committed = sorted(f"documents/{path.name}" for path in (DEMO / "documents").iterdir())
     assert committed == sorted(file.uri for file in files)
     lines = (DEMO / "truth.jsonl").read_text(encoding="utf-8").splitlines()
@@ -94,7 +97,14 @@ def test_the_set_is_large_enough_and_light() -> None:
     assert sum(sizes) < 1_500_000
 
 
-def test_images_are_at_the_models_own_scale(files: list[DemoFile]) -> None:
+def test_receipts_and_invoices_are_mixed() -> None:
+    texts = [
+        make_document(f"0/{index}", Split.TEST).pages[0].layout.text.upper() for index in range(27)
+    ]
+    assert 4 <= sum("INVOICE" in text for text in texts) <= 14
+
+
+def test_images_are_at_the_models_own_scale(files: list[LabelledFile]) -> None:
     images = [file for file in files if file.kind is Kind.IMAGE]
     assert {Path(file.uri).suffix for file in images} == {".png", ".jpg", ".webp", ".tiff"}
     for file in images:

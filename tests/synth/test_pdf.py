@@ -1,31 +1,46 @@
+import dataclasses
+
+import numpy as np
 import pypdfium2 as pdfium
 import pytest
+from numpy.typing import NDArray
 
+from pipeline.synth.atlas import Edges
 from pipeline.synth.document import make_document
-from pipeline.synth.draw import draw_page
+from pipeline.synth.draw import Look, draw_page
 from pipeline.synth.layout import HEIGHT, WIDTH
 from pipeline.synth.pdf import scan_pdf, text_pdf
 from pipeline.synth.words import Split
 
 
-@pytest.mark.parametrize("seed", range(12))
+def rendered(content: bytes) -> NDArray[np.float64]:
+    with pdfium.PdfDocument(content) as pdf:
+        pixels = pdf[0].render(scale=1, grayscale=True).to_numpy()
+    return pixels.reshape(HEIGHT, WIDTH).astype(float)
+
+
+@pytest.mark.parametrize("seed", range(30))
 def test_the_text_layer_is_the_layouts_text(seed: int) -> None:
     document = make_document(f"{seed}", Split.TRAIN, n_pages=1 + seed % 3)
     with pdfium.PdfDocument(text_pdf(document.pages)) as pdf:
         assert len(pdf) == len(document.pages)
         for drawn, page in zip(pdf, document.pages, strict=True):
             assert drawn.get_size() == (WIDTH, HEIGHT)
-            expected = " ".join(run.text for run in page.layout.runs)
-            assert drawn.get_textpage().get_text_bounded().split() == expected.split()
+            found = drawn.get_textpage().get_text_bounded().split()
+            assert found == page.layout.text.split()
 
 
-def test_text_stands_where_the_layout_puts_it() -> None:
-    (page,) = make_document("boxes", Split.TRAIN).pages
-    run = page.layout.runs[0]
-    with pdfium.PdfDocument(text_pdf([page])) as pdf:
-        left, _, _, top = pdf[0].get_textpage().get_charbox(0)
-    assert left == pytest.approx(run.x, abs=1.5)
-    assert HEIGHT - top == pytest.approx(run.top, abs=4)
+def test_a_smooth_page_is_drawn_as_pdfium_draws_it() -> None:
+    differences = []
+    for seed in range(12):
+        (page,) = make_document(f"{seed}", Split.TRAIN).pages
+        look = Look(ink=page.look.ink, edges=Edges.SMOOTH)
+        drawn = np.asarray(draw_page(page.layout, look), dtype=float)
+        shown = rendered(text_pdf([page]))
+        differences.append(np.abs(drawn - shown).mean())
+        moved = np.abs(np.roll(drawn, 1, axis=1) - shown).mean()
+        assert moved > 3 * differences[-1]
+    assert np.mean(differences) < 1.2
 
 
 def test_a_scan_has_pixels_and_no_text() -> None:
@@ -44,3 +59,9 @@ def test_bytes_do_not_depend_on_the_clock_or_the_run() -> None:
     document = make_document("again", Split.TRAIN, n_pages=2)
     assert text_pdf(document.pages) == text_pdf(document.pages)
     assert b"D:20000101000000" in text_pdf(document.pages)
+
+
+def test_the_ink_is_the_pages_own() -> None:
+    (page,) = make_document("ink", Split.TRAIN).pages
+    grey = dataclasses.replace(page, look=dataclasses.replace(page.look, ink=80))
+    assert rendered(text_pdf([grey])).min() == pytest.approx(80, abs=3)

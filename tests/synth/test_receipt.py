@@ -46,7 +46,10 @@ def test_truth_validates_and_adds_up(validator: Draft202012Validator) -> None:
         receipt = invent_receipt(random.Random(seed), Split.TRAIN)
         record = json.loads(receipt.to_json(), parse_float=Decimal)
         validator.validate(record)
-        assert record["total"] == sum(item["price"] for item in record["items"])
+        of_items = sum(item["price"] for item in record["items"])
+        assert record["total"] == of_items - receipt.discount + receipt.added_tax
+        assert receipt.subtotal == of_items
+        assert receipt.included_tax < receipt.total / 4
         assert len(receipt.merchant) <= MERCHANT_LONGEST
         assert all(len(item.name) <= ITEM_NAME_LONGEST for item in receipt.items)
 

@@ -1,0 +1,95 @@
+"""Files of labelled documents: a document -> the bytes of a file and its line of truth.
+
+::
+
+    documents/<kind>-<number>.<suffix>
+    truth.jsonl     one line a file: uri (relative to the folder), kind, n_pages, record
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+
+from pipeline.synth.document import SynthDocument
+from pipeline.synth.draw import draw_page
+from pipeline.synth.pdf import scan_pdf, text_pdf
+
+
+class Kind(StrEnum):
+    """How a document came to be."""
+
+    IMAGE = "image"  # an image file
+    PDF = "pdf"  # born digital: text in embedded fonts
+    SCAN = "scan"  # a PDF with an image at several times the model's scale
+    MULTIPAGE = "multipage"  # one receipt continued over the pages of a PDF or the frames of a TIFF
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFile:
+    """One file of a set; `record` is compact JSON that validates against `receipt.v1`."""
+
+    uri: str
+    kind: Kind
+    n_pages: int
+    content: bytes
+    record: str
+
+    @property
+    def truth_line(self) -> str:
+        """The file's line of `truth.jsonl`, amounts as exact as in `record`."""
+        return (
+            f'{{"uri":{json.dumps(self.uri)},"kind":"{self.kind}",'
+            f'"n_pages":{self.n_pages},"record":{self.record}}}'
+        )
+
+
+def labelled_file(
+    document: SynthDocument, kind: Kind, name: str, suffix: str, scale: int
+) -> LabelledFile:
+    """Return the document as `documents/<name><suffix>`, its images `scale` times the layout."""
+    return LabelledFile(
+        uri=f"documents/{name}{suffix}",
+        kind=kind,
+        n_pages=len(document.pages),
+        content=_content(document, kind, suffix, scale),
+        record=document.receipt.to_json(),
+    )
+
+
+def write_files(folder: Path, files: Iterable[LabelledFile]) -> int:
+    """Write the set under `folder`, over files of the same names; return the number of documents.
+
+    Raises OSError if the folder cannot be written.
+    """
+    (folder / "documents").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for file in files:
+        (folder / file.uri).write_bytes(file.content)
+        lines.append(file.truth_line + "\n")
+    (folder / "truth.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
+    return len(lines)
+
+
+def _content(document: SynthDocument, kind: Kind, suffix: str, scale: int) -> bytes:
+    if suffix == ".pdf" and kind is not Kind.SCAN:
+        return text_pdf(document.pages)
+    images = [draw_page(page.layout, page.look, scale) for page in document.pages]
+    if kind is Kind.SCAN:
+        return scan_pdf(images)
+    first, *others = images
+    file = BytesIO()
+    match suffix:
+        case ".png":
+            first.save(file, "PNG")
+        case ".jpg":
+            first.save(file, "JPEG", quality=95)
+        case ".webp":
+            first.save(file, "WEBP", lossless=True, quality=20, method=2)
+        case _:
+            first.save(file, "TIFF", compression="tiff_lzw", save_all=True, append_images=others)
+    return file.getvalue()
