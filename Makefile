@@ -14,8 +14,8 @@ BIN := .venv/bin
 
 demo: .venv/ready
 	$(BIN)/pagelake run demo --fresh
-	@echo; echo "read right, by kind of document (jobs/demo/compare.sql, in DuckDB):"
-	@$(BIN)/python -c "import duckdb; print(duckdb.sql(open('jobs/demo/compare.sql').read()))"
+	@echo
+	$(BIN)/pagelake eval out/demo --truth jobs/demo/truth.jsonl --by kind
 
 test: .venv/ready
 	$(BIN)/python -m pytest

@@ -125,6 +125,48 @@ def run(
     raise typer.Exit(EXIT_OK if summary.all_ok else EXIT_NOT_ALL_OK)
 
 
+@app.command("eval")
+def evaluate(
+    output: Annotated[str, typer.Argument(help="The output.uri of a finished run.")],
+    truth: Annotated[str, typer.Option(metavar="FILE", help="What is true, as JSON Lines.")],
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Group by a column of the truth.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write eval.json and Parquet files there.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures for machines.")] = False,
+) -> None:
+    """Say how right a run's answers are, beside the truth: field by field. Changes nothing."""
+    from pipeline.evaluation.evaluate import evaluate
+
+    found = evaluate(output, truth, by, out)
+    if json:
+        typer.echo(found.to_json())
+    else:
+        found.print(Console(width=None if sys.stdout.isatty() else 120, emoji=False))
+
+
+@app.command()
+def finetune(
+    job: Annotated[
+        str, typer.Argument(help="A training job, or the name of a packaged one: train_nano.")
+    ],
+    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
+    ] = None,
+) -> None:
+    """Train a reader, or go on from its last checkpoint."""
+    from pipeline.finetune.job import load_train_job
+    from pipeline.finetune.launch import train
+
+    if not train(load_train_job(job, settings or (), output)):
+        _complain("stopped; the checkpoint is saved, run the same command again to go on")
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
 @job_app.command("schema")
 def job_schema() -> None:
     """Print the JSON Schema of job files, for editors."""

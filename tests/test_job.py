@@ -336,7 +336,13 @@ def test_a_packaged_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_job_that_ships_loads() -> None:
     for name in packaged_names("jobs"):
-        assert load_job(name, inputs=["x.pdf"]).name
+        if not name.startswith("train_"):
+            assert load_job(name, inputs=["x.pdf"]).name
+
+
+def test_a_training_job_is_not_run() -> None:
+    with pytest.raises(JobError, match="training job; run it with pagelake finetune"):
+        load_job("train_nano")
 
 
 def test_a_file_that_is_not_utf8(here: Path) -> None:

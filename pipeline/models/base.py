@@ -147,7 +147,9 @@ class Family(Protocol):
         """Build the processor half. Raises CheckpointError if the settings do not fit."""
         ...
 
-    def prompt(self, checkpoint: Checkpoint, instructions: str, n_pages: int) -> str:
+    def prompt(
+        self, checkpoint: Checkpoint, instructions: str, n_pages: int, schema_id: str
+    ) -> str:
         """Render the checkpoint's chat template around the instructions and page images."""
         ...
 

@@ -48,9 +48,11 @@ class FakeFamily:
             splitting=True if splitting == "auto" else splitting,
         )
 
-    def prompt(self, checkpoint: Checkpoint, instructions: str, n_pages: int) -> str:
+    def prompt(
+        self, checkpoint: Checkpoint, instructions: str, n_pages: int, schema_id: str
+    ) -> str:
         """Return the instructions after one placeholder a page."""
-        del checkpoint
+        del checkpoint, schema_id
         return "<image>" * n_pages + instructions
 
     def load(

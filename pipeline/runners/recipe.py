@@ -55,7 +55,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
         check_schema(relax(schema), schema.id)
     family = family_of(checkpoint)
     encoder = family.encoder(checkpoint, job.model)
-    prompt = family.prompt(checkpoint, _instructions(job, schema), n_pages=1)
+    prompt = family.prompt(checkpoint, _instructions(job, schema), 1, schema.id)
     arrow_type(schema.document)  # refuses what no table can hold, before any work
     identity = _identity(job, schema, checkpoint, encoder, prompt)
     return Recipe(

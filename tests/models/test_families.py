@@ -190,15 +190,15 @@ def test_the_prompt_is_the_chat_template_around_images_and_instructions(
     checkpoint_folder: Path,
 ) -> None:
     family, checkpoint = Idefics2Family(), found(checkpoint_folder)
-    rendered = family.prompt(checkpoint, "Read this.", n_pages=2)
+    rendered = family.prompt(checkpoint, "Read this.", 2, "")
     # The tokenizer adds <s> by itself, and a template's own would be a second one.
     assert rendered == "User:<image><image>Read this.<end_of_utterance>\nAssistant:"
-    assert family.prompt(found("nano"), "Read this.", n_pages=1) == "<image><receipt>"
+    assert family.prompt(found("nano"), "Read this.", 1, "receipt.v1") == "<image><receipt>"
 
 
 def test_a_checkpoint_without_a_chat_template_is_refused(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
-    message = complaint(lambda: Idefics2Family().prompt(found(folder), "Read.", 1))
+    message = complaint(lambda: Idefics2Family().prompt(found(folder), "Read.", 1, ""))
     assert "no chat template" in message
 
 

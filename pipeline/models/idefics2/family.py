@@ -33,7 +33,9 @@ class Idefics2Family:
             canvas=checkpoint.canvas,
         )
 
-    def prompt(self, checkpoint: Checkpoint, instructions: str, n_pages: int) -> str:
+    def prompt(
+        self, checkpoint: Checkpoint, instructions: str, n_pages: int, schema_id: str
+    ) -> str:
         """Render the chat template: the pages' images, then the instructions."""
         processor = load_processor(checkpoint)
         if processor.chat_template is None:
@@ -41,19 +43,27 @@ class Idefics2Family:
                 f"model.name: '{checkpoint.name}' has no chat template; use a chat checkpoint, or "
                 "add a chat_template.jinja to it"
             )
-        content: list[dict[str, str]] = [{"type": "image"}] * n_pages
-        content.append({"type": "text", "text": instructions})
-        rendered: str = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        # The tokenizer adds the beginning-of-sequence token itself.
-        return rendered.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
+        return render_prompt(processor, instructions, n_pages, schema_id)
 
     def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:
         """Load the weights. Raises CheckpointError."""
         from pipeline.models.idefics2.model import Idefics2Model
 
         return Idefics2Model(checkpoint, settings, placement)
+
+
+def render_prompt(processor: Any, instructions: str, n_pages: int, schema_id: str) -> str:
+    """Return the prompt as text, one `<image>` a page, without the token that begins a sequence.
+
+    The template may also use `schema_id`, which tells a small model what it is asked for.
+    """
+    content: list[dict[str, str]] = [{"type": "image"}] * n_pages
+    content.append({"type": "text", "text": instructions})
+    rendered: str = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, schema_id=schema_id
+    )
+    # The tokenizer adds the beginning-of-sequence token itself.
+    return rendered.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
 
 
 def load_processor(checkpoint: Checkpoint) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import AutoModelForImageTextToText
 from transformers.generation import LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -21,6 +20,8 @@ from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement,
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.idefics2.constrain import ConstrainedLogits
 from pipeline.models.idefics2.family import load_processor, pinned
+from pipeline.models.idefics2.pixels import look_up, pixel_table
+from pipeline.models.idefics2.token_bytes import token_bytes
 from pipeline.records import FinishReason, Image
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,7 +58,7 @@ class Idefics2Model:
                 f"{self._processor.image_seq_len} in its processor and {latents} latents in its "
                 "model; mend processor_config.json"
             )
-        self._levels = _pixel_table(self._processor.image_processor)
+        self._levels = pixel_table(self._processor.image_processor)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -65,15 +66,21 @@ class Idefics2Model:
         tokenizer = self._processor.tokenizer
         size = self._model.config.text_config.vocab_size
         # `all_special_ids` leaves out the image tokens and those only the backend marks as special.
-        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        tokens = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
-        texts = [b"" if i in special else t.encode() for i, t in enumerate(tokens)]
+        added = tokenizer.added_tokens_decoder
+        special = {i for i, token in added.items() if token.special}
+        names = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
+        # Added text tokens match first wherever they fit, so how text is joined to tokens depends
+        # on what comes after it: more than the grammar's library knows of a tokenizer.
+        plain = any(i not in special and len(token.content) > 1 for i, token in added.items())
+        texts = [b"" if i in special else name.encode() for i, name in enumerate(names)]
+        if plain:
+            texts = [b"" if i in special else token_bytes(name) for i, name in enumerate(names)]
         texts += [b""] * (size - len(texts))
         return Vocabulary(
             tokens=tuple(texts),
             special_ids=tuple(sorted(special)),
             stop_ids=self._stop_ids,
-            backend=tokenizer.backend_tokenizer.to_str(),
+            backend=None if plain else tokenizer.backend_tokenizer.to_str(),
         )
 
     @cached_property
@@ -171,9 +178,7 @@ class Idefics2Model:
         patch = self._model.config.vision_config.patch_size
         height, width = rows * patch, columns * patch
         if self._device.type == "cpu":
-            looked_up = np.empty((len(tiles), 3, height, width), np.float32)
-            for target, tile in zip(looked_up, tiles, strict=True):
-                _look_up(self._levels, tile[:height, :width], target)
+            looked_up = look_up(self._levels, [tile[:height, :width] for tile in tiles])
             return torch.from_numpy(looked_up).to(self._model.dtype)
         pixels = torch.empty(
             (len(tiles), 3, height, width), dtype=self._model.dtype, device=self._device
@@ -185,24 +190,6 @@ class Idefics2Model:
                 source = levels[..., channel if levels.shape[-1] == 3 else 0]
                 target[channel] = table[source.int()]
         return pixels
-
-
-def _look_up(tables: NDArray[np.float32], tile: Image, target: NDArray[np.float32]) -> None:
-    """Fill `target` (3, height, width) from the tables; four times faster than torch's indexing."""
-    for channel, table in enumerate(tables):
-        if tile.shape[2] == 1 and channel and np.array_equal(table, tables[0]):
-            target[channel] = target[0]
-        else:
-            source = tile[:, :, channel if tile.shape[2] == 3 else 0]
-            np.take(table, source, out=target[channel], mode="clip")
-
-
-def _pixel_table(images: object) -> NDArray[np.float32]:
-    """Return float32 (3, 256): what the stock processor makes of each byte, channel by channel."""
-    levels = np.repeat(np.arange(256, dtype=np.uint8)[None, None, :], 3, axis=0)
-    rescaled: NDArray[np.float32] = images.rescale(levels, images.rescale_factor)  # type: ignore[attr-defined]
-    normal = images.normalize(rescaled, images.image_mean, images.image_std)  # type: ignore[attr-defined]
-    return np.ascontiguousarray(normal[:, 0, :], dtype=np.float32)
 
 
 def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.device) -> Any:

@@ -46,7 +46,10 @@ def model_inputs(name: str, grammars: list[Grammar | None]) -> list[ModelInput]:
     settings = ModelSettings(name=name)
     checkpoint = resolve(settings)
     family = family_of(checkpoint)
-    encoder, prompt = family.encoder(checkpoint, settings), family.prompt(checkpoint, "Read.", 1)
+    encoder, prompt = (
+        family.encoder(checkpoint, settings),
+        family.prompt(checkpoint, "Read.", 1, ""),
+    )
     rng = np.random.default_rng(0)
     inputs = []
     for i, grammar in enumerate(grammars):

@@ -65,7 +65,7 @@ def encoder_of(folder: Path, image_splitting: bool | str = "auto") -> PageEncode
 @cache
 def prompt(folder: Path, instructions: str = "Read the page.", n_pages: int = 1) -> str:
     checkpoint = resolve(ModelSettings(name=str(folder)))
-    return family_of(checkpoint).prompt(checkpoint, instructions, n_pages)
+    return family_of(checkpoint).prompt(checkpoint, instructions, n_pages, "")
 
 
 def model_input(folder: Path, *images: Image, instructions: str = "Read the page.") -> ModelInput:
