@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check format bench proof-corpus proof-memory lock clean
+.PHONY: demo test check format bench proof-corpus proof-memory proof-reading lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,9 @@ bench: .venv/ready
 
 proof-memory: .venv/ready
 	$(BIN)/python infra/bench/memory_flat.py
+
+proof-reading: .venv/ready
+	$(BIN)/python infra/bench/reading.py
 
 proof-corpus: .venv/ready
 	$(BIN)/python infra/bench/corpus.py build/corpus

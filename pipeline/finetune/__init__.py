@@ -2,7 +2,7 @@
 
 ::
 
-    examples -> feed -> collate -> coach -> optimize          (train: the loop; launch: its processes)
+    examples -> feed -> collate -> coach -> optimize      (train: the loop; launch: its processes)
 
 `examples` draws made documents (`pipeline.synth`) and traces every answer to where it is printed;
 `coach` holds the losses; `scratch` makes the untrained model, its processor and its folder.

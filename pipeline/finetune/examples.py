@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from pipeline.finetune.patches import glyph_patches, patch_characters
-from pipeline.finetune.tracing import NOWHERE, TracedText, traced_page, traced_record
+from pipeline.finetune.tracing import NOWHERE, traced_page, traced_record
 from pipeline.records import Image
 from pipeline.synth.dense import dense_page
-from pipeline.synth.document import make_document
+from pipeline.synth.document import SynthPage, make_document
 from pipeline.synth.draw import Look, draw_page
 from pipeline.synth.layout import Layout
 from pipeline.synth.words import Split
@@ -63,7 +63,11 @@ class Example:
 def dense_example(number: int, geometry: Geometry, split: Split = Split.TRAIN) -> Example:
     """Return a page full of text, without an answer."""
     page = dense_page(f"train {number}", split)
-    return _drawn(page.layout, page.look, random.Random(f"drawn {number}"), geometry)
+    glyphs = page.layout.glyphs()
+    places = glyph_patches(glyphs, page.look, geometry.grid, geometry.patch)
+    scale = _scale(random.Random(f"drawn {number}"))
+    tile = _tile(page.layout, page.look, scale, geometry)
+    return Example(tile, patch_characters(glyphs, places, geometry.grid))
 
 
 def answer_example(
@@ -71,32 +75,36 @@ def answer_example(
 ) -> Example:
     """Return a document's page and its record, or in `ocr_share` of cases the page's text."""
     rng = random.Random(f"drawn {number}")
-    document = make_document(f"{split} {number}", split)
-    page = document.pages[0]
-    if rng.random() < ocr_share:
-        schema_id, traced = TEXT_SCHEMA, traced_page(page.layout)
-    else:
-        schema_id, traced = RECEIPT_SCHEMA, traced_record(page.receipt, page.layout.glyphs())
-    return _drawn(page.layout, page.look, rng, geometry, schema_id, traced)
+    page = make_document(f"{split} {number}", split).pages[0]
+    schema_id = TEXT_SCHEMA if rng.random() < ocr_share else RECEIPT_SCHEMA
+    return page_example(page, page.look, _scale(rng), geometry, schema_id)
 
 
-def _drawn(
-    layout: Layout,
-    look: Look,
-    rng: random.Random,
-    geometry: Geometry,
-    schema_id: str = "",
-    traced: TracedText | None = None,
+def page_example(
+    page: SynthPage, look: Look, scale: int, geometry: Geometry, schema_id: str
 ) -> Example:
-    image = draw_page(layout, look, rng.choices(_SCALES, _SCALE_WEIGHTS)[0])
+    """Return a page printed in `look`, at `scale` times the layout, and what it answers."""
+    glyphs = page.layout.glyphs()
+    places = glyph_patches(glyphs, look, geometry.grid, geometry.patch)
+    if schema_id == TEXT_SCHEMA:
+        traced = traced_page(page.layout)
+    else:
+        traced = traced_record(page.receipt, glyphs)
+    cells = [int(row) * geometry.grid[0] + int(column) for row, column in places]
+    patches = tuple(NOWHERE if source == NOWHERE else cells[source] for source in traced.sources)
+    return Example(
+        _tile(page.layout, look, scale, geometry),
+        patch_characters(glyphs, places, geometry.grid),
+        Answer(schema_id, traced.text, patches),
+    )
+
+
+def _scale(rng: random.Random) -> int:
+    return rng.choices(_SCALES, _SCALE_WEIGHTS)[0]
+
+
+def _tile(layout: Layout, look: Look, scale: int, geometry: Geometry) -> Image:
+    image = draw_page(layout, look, scale)
     if image.size != geometry.size:  # as `pipeline.render.images` shrinks a scan
         image = image.resize(geometry.size, Pillow.Resampling.BILINEAR)
-    glyphs = layout.glyphs()
-    places = glyph_patches(glyphs, look, geometry.grid, geometry.patch)
-    answer = None
-    if traced is not None:
-        cells = [int(row) * geometry.grid[0] + int(column) for row, column in places]
-        patches = tuple(NOWHERE if i == NOWHERE else cells[i] for i in traced.sources)
-        answer = Answer(schema_id, traced.text, patches)
-    tile = np.asarray(image)[:, :, np.newaxis]
-    return Example(tile, patch_characters(glyphs, places, geometry.grid), answer)
+    return np.asarray(image)[:, :, np.newaxis]

@@ -25,6 +25,7 @@ from transformers.models.idefics2.configuration_idefics2 import (
     Idefics2PerceiverConfig,
     Idefics2VisionConfig,
 )
+from transformers.utils import logging
 
 from pipeline.finetune.job import Architecture
 from pipeline.finetune.tokenizer import OCR, RECEIPT, build_tokenizer
@@ -75,6 +76,7 @@ def build_model(shape: Architecture, seed: int) -> Idefics2ForConditionalGenerat
 
 def save_reader(folder: Path, model: nn.Module, processor: Any, shape: Architecture) -> None:
     """Write a folder that `model.name` accepts: float16 weights, processor, template, traits."""
+    logging.disable_progress_bar()
     state = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)  # type: ignore[operator]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.synth.document import make_document
+from pipeline.synth.document import SynthDocument, make_document
 from pipeline.synth.files import Kind, LabelledFile, labelled_file, write_files
 from pipeline.synth.words import Split
 
@@ -21,14 +22,35 @@ _KINDS: dict[tuple[Kind, str], float] = {
 _SCALES = (1, 2, 3, 4)
 
 
-def corpus_files(seed: int, count: int, split: Split) -> Iterator[LabelledFile]:
-    """Yield `count` files, their words and values of `split`; file i does not depend on `count`."""
+@dataclass(frozen=True, slots=True)
+class CorpusDocument:
+    """A document and the file that it becomes; images are drawn `scale` times the layout."""
+
+    name: str
+    document: SynthDocument
+    kind: Kind
+    suffix: str
+    scale: int
+
+    def file(self) -> LabelledFile:
+        """Return the file."""
+        return labelled_file(self.document, self.kind, self.name, self.suffix, self.scale)
+
+
+def corpus_documents(seed: int, count: int, split: Split) -> Iterator[CorpusDocument]:
+    """Yield `count` documents, words and values of `split`; the i-th does not depend on `count`."""
     for index in range(count):
         name = f"corpus {seed}/{index}"
         rng = random.Random(f"file {name}")
         kind, suffix = rng.choices(tuple(_KINDS), tuple(_KINDS.values()))[0]
-        document = make_document(name, split)
-        yield labelled_file(document, kind, f"{kind}-{index:05d}", suffix, rng.choice(_SCALES))
+        document, scale = make_document(name, split), rng.choice(_SCALES)
+        yield CorpusDocument(f"{kind}-{index:05d}", document, kind, suffix, scale)
+
+
+def corpus_files(seed: int, count: int, split: Split) -> Iterator[LabelledFile]:
+    """Yield the files of `corpus_documents`."""
+    for document in corpus_documents(seed, count, split):
+        yield document.file()
 
 
 def write_corpus(folder: Path, seed: int, count: int, split: Split) -> int:

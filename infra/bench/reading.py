@@ -1,0 +1,239 @@
+"""How well `nano` reads, on documents made fresh whose names and values it never saw.
+
+    python infra/bench/reading.py [--documents 500] [--pairs 200] [--seed 1] [--model nano]
+
+1. The whole pipeline (files, `pagelake run`, `pagelake eval`) beside the training's own loader on
+   the same documents: if rendering or encoding differed from training, these would part.
+2. Pairs of documents that differ in one printed character: does the answer follow?
+3. The answers to the image of another document: whose values are they?
+4. The page's text, task `ocr`.
+5. CPU seconds of one receipt at batch 1, and the size of the model's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.engine.grammar import Grammar
+from pipeline.evaluation.compare import score_record
+from pipeline.evaluation.metrics import edits
+from pipeline.evaluation.scores import Scores
+from pipeline.evaluation.shape import record_shape
+from pipeline.finetune.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, page_example
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import ModelInput, Placement
+from pipeline.models.families import family_of, resolve
+from pipeline.records import Image
+from pipeline.schema import load_schema
+from pipeline.synth.altered import altered
+from pipeline.synth.corpus import corpus_documents, write_corpus
+from pipeline.synth.document import SynthPage, make_document
+from pipeline.synth.draw import Edges, Look
+from pipeline.synth.files import Kind
+from pipeline.synth.words import Split
+
+GEOMETRY = Geometry((12, 16), 14)
+SCHEMA = load_schema(RECEIPT_SCHEMA)
+SHAPE = record_shape(SCHEMA.document)
+WANTED = {
+    "date": 0.97,
+    "total": 0.97,
+    "currency": 0.97,
+    "items[].qty": 0.97,
+    "items[].price": 0.97,
+    "merchant": 0.85,
+    "items[].name": None,
+    "items F1": 0.90,
+    "document": 0.60,
+}
+
+
+class Reader:
+    """The model by itself: tiles in, records out, under the same grammar as in a run."""
+
+    def __init__(self, name: str) -> None:
+        settings = ModelSettings(name=name)
+        self.checkpoint = resolve(settings)
+        self.family = family_of(self.checkpoint)
+        self.model = self.family.load(self.checkpoint, settings, Placement(threads=1))
+
+    def read(
+        self, tiles: Sequence[Image], batch: int = 16, schema_id: str = RECEIPT_SCHEMA
+    ) -> list[dict[str, Any]]:
+        prompt = self.family.prompt(self.checkpoint, "", 1, schema_id)
+        schema = load_schema(schema_id).document
+        grammar = Grammar(schema, self.model.vocabulary, compact=True)
+        records = []
+        for first in range(0, len(tiles), batch):
+            inputs = [
+                ModelInput(prompt, ((tile,),), grammar.start())
+                for tile in tiles[first : first + batch]
+            ]
+            for output in self.model.generate(inputs, 512):
+                try:
+                    records.append(json.loads(output.text, parse_float=Decimal))
+                except ValueError:
+                    records.append({})
+        return records
+
+
+def tile_of(page: SynthPage, look: Look, scale: int) -> Image:
+    return page_example(page, look, scale, GEOMETRY, RECEIPT_SCHEMA).tile
+
+
+def figures(scores: Scores) -> dict[str, float]:
+    found = {path: field.accuracy or 0.0 for path, field in scores.fields.items()}
+    return found | {"items F1": scores.lists["items"].f1 or 0.0, "document": scores.exact_rate or 0}
+
+
+def through_the_pipeline(folder: Path, model: str) -> dict[str, float]:
+    job = folder / "job.yaml"
+    job.write_text(
+        f"input: {{paths: [documents]}}\nschema: {RECEIPT_SCHEMA}\n"
+        f"model: {{name: {model}}}\noutput: {{uri: {folder / 'out'}}}\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "run", str(job)], check=False)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"the run failed with exit code {done.returncode}")
+    told = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline.cli", "eval", str(folder / "out"), "--json"),
+            *("--truth", str(folder / "truth.jsonl")),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(told.stdout)
+    found = {path: field["accuracy"] for path, field in report["fields"].items()}
+    return found | {
+        "items F1": report["lists"]["items"]["f1"],
+        "document": report["documents"]["exact_rate"],
+    }
+
+
+def through_the_loader(reader: Reader, seed: int, count: int) -> dict[str, float]:
+    tiles, truths = [], []
+    for one in corpus_documents(seed, count, Split.TEST):
+        (page,) = one.document.pages
+        printed = one.kind is Kind.PDF  # on white paper, sharp, by a PDF renderer
+        look = Look(255, page.look.ink, Edges.SMOOTH) if printed else page.look
+        tiles.append(tile_of(page, look, 1 if printed else one.scale))
+        truths.append(json.loads(one.document.receipt.to_json(), parse_float=Decimal))
+    scores = Scores()
+    for truth, record in zip(truths, reader.read(tiles), strict=True):
+        scores.add(score_record(SHAPE, truth, record))
+    return figures(scores)
+
+
+def value_at(record: dict[str, Any], field: str) -> str:
+    value: Any = record
+    for part in field.replace("date.", "date/").split("/")[0].split("."):
+        try:
+            value = value[int(part)] if part.isdigit() else value[part]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    return str(value)
+
+
+def pairs(reader: Reader, seed: int, count: int) -> dict[str, tuple[int, int]]:
+    """Return, for digits and letters, how many pairs were followed, and of how many."""
+    followed = {"digits": [0, 0], "letters": [0, 0]}
+    documents = [make_document(f"pair {seed}/{i}", Split.TEST) for i in range(count)]
+    changed = [altered(d, random.Random(f"altered {seed}/{i}")) for i, d in enumerate(documents)]
+    both = [*documents, *(after for after, _ in changed)]
+    answers = reader.read([tile_of(d.pages[0], d.pages[0].look, 1) for d in both])
+    for i, (before, (after, field)) in enumerate(zip(documents, changed, strict=True)):
+        field = "date" if field.startswith("date.") else field
+        old, new = (
+            value_at(json.loads(d.receipt.to_json(), parse_float=Decimal), field)
+            for d in (before, after)
+        )
+        spot = next(k for k, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
+        said = value_at(answers[i], field), value_at(answers[count + i], field)
+        tally = followed["digits" if new[spot].isdigit() else "letters"]
+        tally[0] += (said[0][spot : spot + 1], said[1][spot : spot + 1]) == (old[spot], new[spot])
+        tally[1] += 1
+    return {kind: (right, total) for kind, (right, total) in followed.items()}
+
+
+def exchanged(reader: Reader, seed: int, count: int) -> tuple[float, float]:
+    """Return how often merchant and total are the shown document's, and the other's."""
+    documents = [make_document(f"exchange {seed}/{i}", Split.TEST) for i in range(count)]
+    answers = reader.read([tile_of(d.pages[0], d.pages[0].look, 1) for d in documents])
+    shown = other = 0
+    for i, answer in enumerate(answers):
+        for own, receipt in ((True, documents[i].receipt), (False, documents[i - 1].receipt)):
+            same = (answer.get("merchant") == receipt.merchant) + (
+                answer.get("total") == receipt.total
+            )
+            shown, other = shown + own * same, other + (not own) * same
+    return shown / (2 * count), other / (2 * count)
+
+
+def text_error(reader: Reader, seed: int, count: int) -> float:
+    """Return the character error rate of the pages' text, task `ocr`."""
+    pages = [make_document(f"text {seed}/{i}", Split.TEST).pages[0] for i in range(count)]
+    records = reader.read([tile_of(page, page.look, 1) for page in pages], 16, TEXT_SCHEMA)
+    wrong = sum(
+        edits(page.layout.text, str(record.get("text", "")))
+        for page, record in zip(pages, records, strict=True)
+    )
+    return wrong / sum(len(page.layout.text) for page in pages)
+
+
+def cpu_seconds(reader: Reader, seed: int) -> float:
+    documents = [make_document(f"timed {seed}/{i}", Split.TEST) for i in range(24)]
+    tiles = [tile_of(d.pages[0], d.pages[0].look, 1) for d in documents]
+    spent = []
+    for tile in tiles:
+        start = time.process_time()
+        reader.read([tile], batch=1)
+        spent.append(time.process_time() - start)
+    return float(np.median(spent))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--documents", type=int, default=500)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--model", default="nano")
+    asked = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        write_corpus(Path(name), asked.seed, asked.documents, Split.TEST)
+        pipeline = through_the_pipeline(Path(name), asked.model)
+    reader = Reader(asked.model)
+    loader = through_the_loader(reader, asked.seed, asked.documents)
+    table = Table("field", "pipeline", "loader", "wanted", title=f"{asked.documents} documents")
+    for path, wanted in WANTED.items():
+        goal = f"{wanted:.2f}" if wanted else ""
+        table.add_row(path, f"{pipeline[path]:.3f}", f"{loader[path]:.3f}", goal)
+    console.print(table)
+    for kind, (right, total) in pairs(reader, asked.seed, asked.pairs).items():
+        console.print(f"{kind} changed and followed: {right} of {total} ({right / total:.3f})")
+    shown, other = exchanged(reader, asked.seed, 100)
+    console.print(f"merchant and total: {shown:.3f} the shown document's, {other:.3f} another's")
+    console.print(f"task ocr: {text_error(reader, asked.seed, 100):.3f} of the characters wrong")
+    console.print(f"CPU seconds a receipt at batch 1: {cpu_seconds(reader, asked.seed):.2f}")
+    size = sum(file.stat().st_size for file in Path(reader.checkpoint.location).iterdir())
+    console.print(f"folder: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
