@@ -13,7 +13,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready
-	$(BIN)/pagelake run demo --fresh
+	$(BIN)/pagelake run demo --fresh || test $$? -eq 3
 	@echo
 	$(BIN)/pagelake eval out/demo --truth jobs/demo/truth.jsonl --by kind
 

@@ -162,7 +162,10 @@ def finetune(
     from pipeline.finetune.job import load_train_job
     from pipeline.finetune.launch import train
 
-    if not train(load_train_job(job, settings or (), output)):
+    loaded = load_train_job(job, settings or (), output)
+    with _interruptible():
+        finished = train(loaded)
+    if not finished:
         _complain("stopped; the checkpoint is saved, run the same command again to go on")
         raise typer.Exit(EXIT_INTERRUPTED)
 

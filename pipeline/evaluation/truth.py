@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import Any, BinaryIO, cast
@@ -86,8 +86,7 @@ def read_truth(file: str, shape: RecordShape, by: str | None = None) -> Truth:
     if not documents:
         raise InputError(f"truth {file}: holds no document; write one JSON object a line")
     if by is not None and by not in columns:
-        others = ", ".join(name for name in columns if name not in ("uri", "record"))
-        raise InputError(f"truth {file}: has no {by!r} to group by; there is {others or 'none'}")
+        raise _no_column(file, by, columns)
     return Truth(documents, unknown)
 
 
@@ -202,13 +201,20 @@ def _parquet_rows(stream: Any, file: str, by: str | None) -> Iterator[tuple[str,
     if missing:
         raise InputError(f"truth {file}: needs text columns uri and record (as JSON)")
     names = {"uri": "uri", record: "record"}
-    if by is not None and by in schema.names:
+    if by is not None:
+        if by not in schema.names:
+            raise _no_column(file, by, schema.names)
         names[by] = by
     number = 0
     for batch in table.iter_batches(4096, columns=list(names)):
         for row in batch.to_pylist():
             number += 1
             yield f"truth {file}: row {number}", {names[key]: row[key] for key in names}
+
+
+def _no_column(file: str, by: str, columns: Iterable[str]) -> InputError:
+    others = ", ".join(name for name in columns if name not in ("uri", "record", "record_json"))
+    return InputError(f"truth {file}: has no {by!r} to group by; there is {others or 'none'}")
 
 
 def _holds_text(type_: pa.DataType) -> bool:

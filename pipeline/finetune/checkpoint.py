@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import JobError
+from pipeline.finetune.job import TrainJob
 
 FILE = "checkpoint.pt"
 
@@ -32,27 +33,35 @@ class Position:
 class Checkpoint:
     """Position, weights with the training's heads, and the optimisers' state.
 
-    `architecture` is what the weights were made for, as JSON.
+    `made_for` is what of a job the rest depends on, by `dependencies`.
     """
 
-    architecture: str
+    made_for: dict[str, str]
     position: Position
     weights: dict[str, Any]
     optimizers: list[dict[str, Any]]
 
 
+def dependencies(job: TrainJob) -> dict[str, str]:
+    """Return what may not change between stopping and going on, by key of the job."""
+    stages = [(s.name, s.route, s.weights.model_dump_json()) for s in job.stages]
+    return {
+        "architecture": job.architecture.model_dump_json(),
+        "seed": str(job.seed),
+        "stages": str(stages),
+    }
+
+
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint; a crash leaves the old one or the new one, whole."""
     fresh = folder / (FILE + ".new")
-    torch.save(
-        {
-            "architecture": checkpoint.architecture,
-            "position": asdict(checkpoint.position),
-            "weights": checkpoint.weights,
-            "optimizers": checkpoint.optimizers,
-        },
-        fresh,
-    )
+    state = {
+        "made_for": checkpoint.made_for,
+        "position": asdict(checkpoint.position),
+        "weights": checkpoint.weights,
+        "optimizers": checkpoint.optimizers,
+    }
+    torch.save(state, fresh)
     fresh.replace(folder / FILE)
 
 
@@ -64,22 +73,28 @@ def load(folder: Path) -> Checkpoint | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
-            state["architecture"],
+            state["made_for"],
             Position(**state["position"]),
             state["weights"],
             state["optimizers"],
         )
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # what a damaged file raises is anybody's guess
-        raise JobError(
-            f"{path}: this checkpoint cannot be read; remove it to start anew"
-        ) from error
+        problem = "this is no checkpoint, or a damaged one; remove it to start anew"
+        raise JobError(f"{path}: {problem}") from error
 
 
-def check(folder: Path, architecture: str) -> None:
-    """Raise JobError if the folder's checkpoint cannot be read, or is of another architecture."""
+def check(folder: Path, job: TrainJob) -> None:
+    """Raise JobError if the folder's checkpoint cannot be read, or was made for another job."""
     saved = load(folder)
-    if saved is not None and saved.architecture != architecture:
+    if saved is None:
+        return
+    changed = [key for key, value in dependencies(job).items() if saved.made_for.get(key) != value]
+    if changed:
         raise JobError(
-            f"{folder / FILE}: this checkpoint was made with another architecture; "
+            f"{folder / FILE}: the checkpoint there was made with another {' and '.join(changed)}; "
             "write to another output, or remove it to start anew"
         )

@@ -27,7 +27,7 @@ from pipeline.finetune.patches import CLASSES, SLOTS
 from pipeline.finetune.tracing import NOWHERE
 
 _POINTING_HEADS = 2
-_BLANK_WEIGHT = 0.12
+_BLANK_WEIGHT, _BLANK_SHARE = 0.25, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Coach(nn.Module):
 
     def forward(self, batch: Batch, weights: LossWeights) -> Lesson:
         """Return the weighted sum of the losses whose weight is not zero."""
-        inner = self.model.model
+        inner, asked = self.model.model, _Asked.of(batch.characters)
         losses: dict[str, Tensor] = {}
         rights: dict[str, Tensor] = {}
         if not (weights.memory or weights.answer):
@@ -65,8 +65,8 @@ class Coach(nn.Module):
             features = inner.get_image_features(batch.pixels, return_dict=True)
             seen = features.last_hidden_state
             latents = torch.stack(features.pooler_output)
-            losses["memory"], rights["memory"] = _characters(self.memory(latents), batch.characters)
-        losses["eye"], rights["eye"] = _characters(self.eye(seen), batch.characters)
+            losses["memory"], rights["memory"] = _characters(self.memory, latents, asked)
+        losses["eye"], rights["eye"] = _characters(self.eye, seen, asked)
         losses["place"] = self._place_loss(seen)
         if batch.tokens is not None and weights.answer:
             self._answer(batch.tokens, features, losses, rights)
@@ -181,12 +181,37 @@ def vision_output(inner: Any, pixels: Tensor) -> Tensor:
     return output
 
 
-def _characters(output: Tensor, characters: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy over the slots, blank ones counting less, and the share of the others right."""
-    logits, labels = output.float().reshape(-1, CLASSES), characters.flatten()
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The patches that a head is asked about: all that show a character, and some blank ones.
+
+    `patches` are indices into the batch's patches, int64 (n,); `characters` int64 (n, slots).
+    """
+
+    patches: Tensor
+    characters: Tensor
+
+    @classmethod
+    def of(cls, characters: Tensor) -> _Asked:
+        shown = characters.flatten(0, 1)
+        wanted = (shown > 0).any(1) | (torch.rand(len(shown), device=shown.device) < _BLANK_SHARE)
+        return cls(wanted.nonzero()[:, 0], shown[wanted])
+
+
+def _characters(head: nn.Module, output: Tensor, asked: _Asked) -> tuple[Tensor, Tensor]:
+    """Return cross-entropy over the slots, blank ones counting less, and F1 of the characters."""
+    logits = head(output.flatten(0, 1)[asked.patches]).float().view(-1, CLASSES)
+    labels = asked.characters.flatten()
     weights = torch.where(labels > 0, 1.0, _BLANK_WEIGHT)
     losses = functional.cross_entropy(logits, labels, reduction="none")
-    return (losses * weights).sum() / weights.sum(), _share_right(logits, labels, labels > 0)
+    return (losses * weights).sum() / weights.sum(), _found(logits, labels)
+
+
+@torch.no_grad()
+def _found(logits: Tensor, labels: Tensor) -> Tensor:
+    told = logits.argmax(-1)
+    right = ((told == labels) & (labels > 0)).sum()
+    return 2 * right / ((told > 0).sum() + (labels > 0).sum()).clamp(min=1)
 
 
 @torch.no_grad()

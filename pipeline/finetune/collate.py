@@ -89,9 +89,10 @@ class Collator:
         return Tokens(ids, labels, patches, start)
 
     def texts(self, ids: Tensor) -> list[str]:
-        """Return the texts of token ids, int64 (batch, length), special tokens left out."""
-        decoded: list[str] = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return decoded
+        """Return the texts of token ids, int64 (batch, length), up to the end of sequence."""
+        eos = self._tokenizer.eos_token_id
+        rows = (row[: row.index(eos)] if eos in row else row for row in ids.tolist())
+        return [self._tokenizer.decode(row, skip_special_tokens=False) for row in rows]
 
     def tokenize(self, answer: Answer) -> tuple[list[int], list[int]]:
         """Return the answer's token ids, the end of sequence included, and the patch of each."""

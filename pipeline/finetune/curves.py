@@ -22,29 +22,38 @@ class Curve:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._console = Console(stderr=True, emoji=False, highlight=False)
-        self._sums: dict[str, float] = {}
+        self._plotless = False
+        self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._last: tuple[float, int] | None = None
+        self._last = (0.0, 0)
 
     def say(self, text: str) -> None:
         """Print a line for people."""
         self._console.print(text, markup=False, soft_wrap=True)
 
+    def go_on_from(self, position: Position) -> None:
+        """Cut off what was written after the checkpoint that the training goes on from."""
+        path = self._folder / FILE
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["documents"] <= position.documents]
+            path.write_text("".join(kept), encoding="utf-8")
+        self._last = (position.seconds, position.documents)
+
     def note(self, parts: Mapping[str, Tensor], norm: Tensor) -> None:
         """Take in one step."""
         for name, value in {**parts, "gradient": norm}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            # Left on the device: to ask for numbers every step would make it wait.
+            self._sums[name] = value + self._sums.get(name, 0.0)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def report(self, position: Position, stage: str, progress: float) -> None:
         """Print and write the averages since the last report."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self._sums.clear()
         self._counts.clear()
-        speed = 0.0
-        if self._last is not None:
-            seconds, documents = self._last
-            speed = (position.documents - documents) / max(1e-9, position.seconds - seconds)
+        seconds, documents = self._last
+        speed = (position.documents - documents) / max(1e-9, position.seconds - seconds)
         self._last = (position.seconds, position.documents)
         self._write("steps", position, {"stage": stage, "documents_per_second": speed, **means})
         self.say(
@@ -58,6 +67,9 @@ class Curve:
         self.say(f"     validation after {position.documents:,} documents: {_shown(scores)}")
         if find_spec("matplotlib") is not None:
             plot(self._folder / FILE, self._folder / PLOT)
+        elif not self._plotless:
+            self._plotless = True
+            self.say(f"     no {PLOT}: that needs matplotlib; pip install pagelake[training]")
 
     def _write(self, kind: str, position: Position, values: Mapping[str, Any]) -> None:
         line = {
@@ -87,8 +99,8 @@ def plot(record: Path, picture: Path) -> None:
     steps = [line for line in lines if line["kind"] == "steps"]
     _draw(above, steps, [n for n in _names(steps) if n.endswith("_right")])
     checks = [line for line in lines if line["kind"] == "validation"]
-    _draw(below, checks, [name for name in _names(checks) if name != "CER"])
-    above.set_title("share right in training")
+    _draw(below, checks, [name for name in _names(checks) if not name.endswith("CER")])
+    above.set_title("in training: F1 of characters, share of pointers and tokens right")
     below.set_title("share right in validation, on documents never seen")
     below.set_xlabel("documents seen")
     figure.savefig(picture)

@@ -60,11 +60,11 @@ class Example:
     answer: Answer | None = None
 
 
-def dense_example(number: int, geometry: Geometry, split: Split = Split.TRAIN) -> Example:
-    """Return a page full of text, without an answer."""
-    page = dense_page(f"train {number}", split)
+def dense_example(number: int, geometry: Geometry) -> Example:
+    """Return a training page full of text, without an answer."""
+    page = dense_page(f"{Split.TRAIN} {number}", Split.TRAIN)
     glyphs = page.layout.glyphs()
-    places = glyph_patches(glyphs, page.look, geometry.grid, geometry.patch)
+    places = glyph_patches(glyphs, page.look, geometry.grid)
     scale = _scale(random.Random(f"drawn {number}"))
     tile = _tile(page.layout, page.look, scale, geometry)
     return Example(tile, patch_characters(glyphs, places, geometry.grid))
@@ -85,7 +85,7 @@ def page_example(
 ) -> Example:
     """Return a page printed in `look`, at `scale` times the layout, and what it answers."""
     glyphs = page.layout.glyphs()
-    places = glyph_patches(glyphs, look, geometry.grid, geometry.patch)
+    places = glyph_patches(glyphs, look, geometry.grid)
     if schema_id == TEXT_SCHEMA:
         traced = traced_page(page.layout)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from pipeline.configfile import checked, find, merged, parse_overrides, read
 from pipeline.errors import JobError
@@ -30,7 +30,9 @@ class Tower(Section):
 class Architecture(Section):
     """Sizes of the reader; the resampler has one latent for every patch of the canvas."""
 
-    canvas: tuple[int, int] = Field(default=(168, 224), description="Width and height in pixels.")
+    canvas: tuple[PositiveInt, PositiveInt] = Field(
+        default=(168, 224), description="Width and height in pixels."
+    )
     patch: int = Field(default=14, ge=1, description="Side of a square patch in pixels.")
     vision: Tower = Tower(width=192, layers=4, heads=6, feed_forward=768)
     resampler_heads: int = Field(default=6, ge=1, description="Attention heads of the resampler.")
@@ -43,6 +45,15 @@ class Architecture(Section):
             raise ValueError(
                 f"canvas {self.canvas} is not made of whole {self.patch}-pixel patches"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.text.width % self.resampler_heads:
+            heads, width = self.resampler_heads, self.text.width
+            raise ValueError(f"resampler_heads ({heads}) does not divide text.width ({width})")
+        if self.context < 2 * self.latents:
+            raise ValueError(f"context ({self.context}) is less than twice {self.latents} latents")
         return self
 
     @property
@@ -98,10 +109,13 @@ class TrainJob(Section):
 
     name: str = Field(min_length=1, description="Name of the reader.")
     output: str = Field(min_length=1, description="Folder of checkpoint, curves and the reader.")
-    minutes: float = Field(gt=0, description="Time to train, without that of checks.")
+    minutes: float = Field(gt=0, description="Time to train, without that of validations.")
+    steps: int | None = Field(
+        default=None, ge=1, description="Train so many steps instead, whatever time they take."
+    )
     seed: int = Field(default=0, description="Another seed, another reader.")
     processes: int = Field(
-        default=0, ge=0, description="Copies that train together; 0 is one a CPU core or GPU."
+        default=0, ge=0, description="Copies that train together on CPUs; 0 is one a core."
     )
     batch: int = Field(default=8, ge=1, description="Pages a step of one process.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -54,7 +54,9 @@ class Muon(torch.optim.Optimizer):
         for weight in weights:
             gradient = weight.grad
             assert gradient is not None  # noqa: S101 - `step` has left out the others
-            average = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+            if "momentum" not in self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+            average = self.state[weight]["momentum"]
             average.lerp_(gradient, 1 - momentum)
             directions.append(gradient.lerp(average, momentum))
         rows, columns = weights[0].shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,12 @@ class Optimizers:
     def step(self, factor: float) -> Tensor:
         """Clip the gradient, move the weights at `factor` of the full rates, clear the gradient.
 
-        Returns the gradient's norm before clipping.
+        Returns the gradient's norm before clipping. If that is not finite, the step is left out.
         """
         norm: Tensor = self.flat.norm()
+        if not norm.isfinite():
+            self.flat.zero_()
+            return norm
         self.flat.mul_((_CLIP / (norm + 1e-6)).clamp(max=1.0))
         for optimizer, full in zip(self.all, self._full, strict=True):
             for group, rate in zip(optimizer.param_groups, full, strict=True):
@@ -65,6 +69,17 @@ class Optimizers:
             optimizer.step()
         self.flat.zero_()
         return norm
+
+    def load(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take over what `state_dict` of each gave; rates and decay stay those of the job."""
+        for optimizer, state in zip(self.all, states, strict=True):
+            settings = [
+                {key: value for key, value in group.items() if key != "params"}
+                for group in optimizer.param_groups
+            ]
+            optimizer.load_state_dict(state)
+            for group, kept in zip(optimizer.param_groups, settings, strict=True):
+                group.update(kept)
 
 
 def rate_factor(steps: int, progress: float, rates: Rates) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.synth.draw import Look
-from pipeline.synth.layout import Glyph
+from pipeline.synth.layout import HEIGHT, WIDTH, Glyph
 
 SLOTS = 4
 """Places for a character in a patch, side by side: thin letters are about a slot wide."""
@@ -21,15 +21,16 @@ _CLASS = {character: 1 + i for i, character in enumerate(CHARACTERS)}
 
 
 def glyph_patches(
-    glyphs: Sequence[Glyph], look: Look, grid: tuple[int, int], patch: int
+    glyphs: Sequence[Glyph], look: Look, grid: tuple[int, int]
 ) -> NDArray[np.float64]:
     """Return float (n, 2): row and column, in patches, of every glyph's centre as it is printed.
 
-    Centres outside the `grid` (columns, rows) are moved to its edge.
+    The page fills the `grid` (columns, rows); centres outside it are moved to its edge.
     """
     columns, rows = grid
     places = np.array([look.place(glyph.x, glyph.y) for glyph in glyphs]).reshape(-1, 2)
-    return np.clip(places[:, ::-1] / patch, 0, (rows - 1e-6, columns - 1e-6))
+    cells = places[:, ::-1] * (rows / HEIGHT, columns / WIDTH)
+    return np.clip(cells, 0, (rows - 1e-6, columns - 1e-6))
 
 
 def patch_characters(

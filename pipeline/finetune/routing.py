@@ -28,12 +28,13 @@ def route(inner: Any, vision_output: Tensor) -> float:
     layer = resampler.layers[0]
     attention = layer.self_attn
     size = attention.head_dim
-    context = layer.input_context_norm(inner.connector.modality_projection(vision_output)).float()
+    projected = inner.connector.modality_projection(vision_output)
+    context = layer.input_context_norm(projected).float().cpu()  # linear algebra for small matrices
     codes, to_codes = _place_codes(context, size)
     gram = codes @ codes.T
     others = (gram.sum() - gram.trace()) / (gram.numel() - len(gram))
     scale = (_SHARPNESS * size**0.5 / (gram.diagonal().mean() - others)).sqrt()
-    latents = torch.randn_like(resampler.latents)
+    latents = torch.randn(resampler.latents.shape)
     latents /= latents.pow(2).mean(1, keepdim=True).sqrt()  # as its norm would
     asks = torch.linalg.lstsq(latents, codes * scale, driver="gelsd").solution
     resampler.latents.copy_(latents)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,20 @@ from transformers.models.idefics2.configuration_idefics2 import (
 )
 from transformers.utils import logging
 
+from pipeline.finetune.examples import RECEIPT_SCHEMA, TEXT_SCHEMA
 from pipeline.finetune.job import Architecture
 from pipeline.finetune.tokenizer import OCR, RECEIPT, build_tokenizer
 from pipeline.models.families import TRAITS_FILE
 from pipeline.models.idefics2.family import render_prompt
 
-READABLE = ("receipt.v1", "text.v1")
+READABLE = (RECEIPT_SCHEMA, TEXT_SCHEMA)
 """Schemas that the reader is trained to answer."""
 
 _TEMPLATE = (
     "{% for message in messages %}{% for part in message.content %}"
     "{% if part.type == 'image' %}<image>{% endif %}"
     "{% endfor %}{% endfor %}"
-    "{{ '" + OCR + "' if schema_id == 'text.v1' else '" + RECEIPT + "' }}"
+    "{{ '" + OCR + "' if schema_id == '" + TEXT_SCHEMA + "' else '" + RECEIPT + "' }}"
 )
 
 
@@ -75,7 +77,22 @@ def build_model(shape: Architecture, seed: int) -> Idefics2ForConditionalGenerat
 
 
 def save_reader(folder: Path, model: nn.Module, processor: Any, shape: Architecture) -> None:
-    """Write a folder that `model.name` accepts: float16 weights, processor, template, traits."""
+    """Write a folder that `model.name` accepts: float16 weights, processor, template, traits.
+
+    An older one there is replaced by the finished new one, never written over: a run may have its
+    weights mapped into memory.
+    """
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    for rest in (fresh, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    _write_reader(fresh, model, processor, shape)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_reader(folder: Path, model: nn.Module, processor: Any, shape: Architecture) -> None:
     logging.disable_progress_bar()
     state = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)  # type: ignore[operator]

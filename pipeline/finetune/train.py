@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.errors import RunError
 from pipeline.finetune import checkpoint as disk
 from pipeline.finetune.checkpoint import Position
 from pipeline.finetune.coach import Coach, Lesson, vision_output
@@ -20,15 +22,19 @@ from pipeline.finetune.curves import Curve
 from pipeline.finetune.examples import Geometry, dense_example
 from pipeline.finetune.feed import Feed, load
 from pipeline.finetune.job import Stage, TrainJob
+from pipeline.finetune.lock import lock
 from pipeline.finetune.optimize import Optimizers, rate_factor
 from pipeline.finetune.precision import Precision
+from pipeline.finetune.routing import route
 from pipeline.finetune.scratch import build_model, build_processor, prompts, save_reader
 from pipeline.finetune.validate import validate
 
 _REPORT_SECONDS = 20.0
 _FEED_STRIDE = 100_000_000
 """Numbers of documents that one feed may use."""
+_FEEDS_A_SEED = 1000
 _ROUTING_PAGES = 96
+_MOST_BAD_STEPS = 20
 
 
 class Trainer:
@@ -51,12 +57,29 @@ class Trainer:
         self.curve = Curve(self.folder)
         self.optimizers: Optimizers
         self.batches: Iterator[Batch]
+        self._parent = os.getppid()
         self._stop = False
+        self._bad_steps = 0
 
     def run(self) -> bool:
-        """Train until the time is up; return False if told to stop before."""
+        """Train until the time is up; return False if told to stop before.
+
+        Raises
+        ------
+        OutputError
+            If another training holds the folder.
+        RunError
+            If the gradient is not finite, many steps in a row.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask_to_stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._ask_to_stop)
+        if self.rank:
+            return self._train()
+        with lock(self.folder):
+            return self._train()
+
+    def _train(self) -> bool:
         self._resume()
         saved = validated = reported = self.position.seconds
         stop = False
@@ -79,13 +102,16 @@ class Trainer:
                 self._validate()
         if self.rank == 0:
             self._save()
-            if self._stage.weights.answer:
+            if not stop and self._stage.weights.answer:
                 self._validate()
+            self._save_reader()
         return not stop
 
     @property
     def progress(self) -> float:
-        """Share of the time used, 0 to 1."""
+        """Share of the time, or of the steps if the job counts those, used; 0 to 1."""
+        if self.job.steps is not None:
+            return self.position.steps / self.job.steps
         return self.position.seconds / (self.job.minutes * 60)
 
     @property
@@ -93,11 +119,12 @@ class Trainer:
         return self.job.stages[self.position.stage]
 
     def _stage_due(self) -> int:
+        """Return the stage that the time is in; more time than before leads back to none."""
         until = 0.0
         for index, stage in enumerate(self.job.stages):
             until += stage.share
             if self.progress < until:
-                return index
+                return max(index, self.position.stage)
         return len(self.job.stages) - 1
 
     def _begin(self, index: int) -> None:
@@ -121,7 +148,7 @@ class Trainer:
             self.collator,
             self.geometry,
             self.job.batch,
-            first=self.position.feeds * _FEED_STRIDE,
+            first=(self.job.seed * _FEEDS_A_SEED + self.position.feeds) * _FEED_STRIDE,
             rank=self.rank,
             ranks=self.ranks,
         )
@@ -129,8 +156,6 @@ class Trainer:
         self.batches = load(feed, self.workers)
 
     def _route(self) -> None:
-        from pipeline.finetune.routing import route
-
         numbers = range(_FEED_STRIDE - _ROUTING_PAGES, _FEED_STRIDE)
         pages = self.collator([dense_example(number, self.geometry) for number in numbers])
         inner = self.coach.model.model
@@ -147,7 +172,7 @@ class Trainer:
             lesson: Lesson = self.coach(batch, self._stage.weights)
         lesson.loss.backward()  # type: ignore[no-untyped-call]
         flat = self.optimizers.flat
-        stop = self._stop
+        stop = self._stop or os.getppid() != self._parent  # nobody is left to stop it
         if self.ranks > 1:
             dist.all_reduce(flat)
             flat /= self.ranks
@@ -155,6 +180,9 @@ class Trainer:
         norm = self.optimizers.step(
             rate_factor(position.stage_steps, self.progress, self.job.rates)
         )
+        self._bad_steps = 0 if norm.isfinite() else self._bad_steps + 1
+        if self._bad_steps > _MOST_BAD_STEPS:
+            raise RunError("the gradient is not finite any more; lower the job's rates")
         seconds = torch.tensor([time.monotonic() - began if self.rank == 0 else 0.0, float(stop)])
         if self.ranks > 1:
             dist.all_reduce(seconds)
@@ -168,12 +196,14 @@ class Trainer:
         disk.save(
             self.folder,
             disk.Checkpoint(
-                self.job.architecture.model_dump_json(),
+                disk.dependencies(self.job),
                 self.position,
                 self.coach.state_dict(),
                 [optimizer.state_dict() for optimizer in self.optimizers.all],
             ),
         )
+
+    def _save_reader(self) -> None:
         save_reader(self.folder / "reader", self.coach.model, self.processor, self.job.architecture)
 
     def _resume(self) -> None:
@@ -183,9 +213,9 @@ class Trainer:
         self.position = saved.position
         self.coach.load_state_dict(saved.weights)
         self._open()
-        for optimizer, state in zip(self.optimizers.all, saved.optimizers, strict=True):
-            optimizer.load_state_dict(state)
+        self.optimizers.load(saved.optimizers)
         if self.rank == 0:
+            self.curve.go_on_from(self.position)
             self.curve.say(
                 f"going on from minute {self.position.seconds / 60:.1f}, "
                 f"{self.position.documents:,} documents"
@@ -196,6 +226,8 @@ class Trainer:
             self.coach.model, self.collator, self.geometry, self.job.validate_documents
         )
         self.curve.validated(self.position, scores)
+        self._save_reader()
 
-    def _ask_to_stop(self, *_: Any) -> None:
+    def _ask_to_stop(self, number: int, _: Any) -> None:
         self._stop = True
+        signal.signal(number, signal.SIG_DFL)  # who asks again will not wait

@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, OutputError, RunError
 from pipeline.finetune import checkpoint
 from pipeline.finetune.job import TrainJob
 from pipeline.finetune.launch import train
+from pipeline.finetune.lock import lock
+from pipeline.finetune.train import Trainer
 from pipeline.job import Model
 from pipeline.jobfile import load_job
 from pipeline.models.base import ModelInput, Placement
@@ -35,6 +39,15 @@ JOB = {
         {"name": "answers", "share": 0.5, "ocr": 0.3, "weights": {"eye": 1, "answer": 1}},
     ],
 }
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A Trainer takes the signals to stop; they are pytest's."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -69,7 +82,9 @@ def test_a_training_ends_with_a_reader_that_a_job_can_name(tmp_path: Path) -> No
 
 def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     running = subprocess.Popen(
-        command(tmp_path, "--set", "minutes=9", "--set", "processes=2"), stderr=subprocess.PIPE, text=True
+        command(tmp_path, "--set", "minutes=9", "--set", "processes=2"),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert running.stderr is not None
     # It says nothing before its first report, so the processes' start is waited for.
@@ -113,12 +128,90 @@ def _cpu_seconds(pid: str) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def made(folder: Path, **changes: object) -> TrainJob:
+    return TrainJob.model_validate(JOB | {"output": str(folder), **changes})
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    saved = checkpoint.load(folder)
+    assert saved is not None
+    return saved.weights
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
+
+
+def test_counted_steps_give_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    readers = {}
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        job = made(tmp_path / name, steps=8, seed=seed)
+        (tmp_path / name).mkdir()
+        assert Trainer(job, 0, 1, workers=0).run()
+        readers[name] = weights_of(tmp_path / name)
+    assert same(readers["one"], readers["two"])
+    assert not same(readers["one"], readers["other"])
+
+
+def test_going_on_restores_all_there_is_and_reads_no_document_twice(tmp_path: Path) -> None:
+    job = made(tmp_path, steps=6)
+    first = Trainer(job, 0, 1, workers=0)
+    assert first.run()
+    second = Trainer(made(tmp_path, steps=60), 0, 1, workers=0)
+    second._resume()
+    assert same(second.coach.state_dict(), first.coach.state_dict())
+    for ours, theirs in zip(second.optimizers.all, first.optimizers.all, strict=True):
+        before, after = theirs.state_dict()["state"], ours.state_dict()["state"]
+        assert before.keys() == after.keys()
+        for key in before:
+            assert all(torch.equal(before[key][name], after[key][name]) for name in before[key])
+    assert (second.position.documents, second.position.steps) == (12, 6)
+    assert second.position.feeds == first.position.feeds + 1
+    old, new = next(first.batches), next(second.batches)
+    assert not torch.equal(old.pixels, new.pixels)
+
+
+def test_more_time_than_before_leads_back_to_no_stage(tmp_path: Path) -> None:
+    assert Trainer(made(tmp_path, steps=6), 0, 1, workers=0).run()
+    later = Trainer(made(tmp_path, steps=100), 0, 1, workers=0)
+    later._resume()
+    assert later.progress < 0.1
+    assert later._stage_due() == later.position.stage == 2
+
+
+def test_a_gradient_that_is_not_finite_costs_a_step_and_many_the_training(tmp_path: Path) -> None:
+    trainer = Trainer(made(tmp_path, steps=100), 0, 1, workers=0)
+    trainer._begin(0)
+    before = {name: weight.clone() for name, weight in trainer.coach.state_dict().items()}
+    with torch.no_grad():
+        trainer.coach.eye.bias.fill_(torch.nan)
+    poisoned = trainer.coach.state_dict()
+    trainer._step()
+    after = trainer.coach.state_dict()
+    assert same(
+        {name: weight for name, weight in after.items() if name != "eye.bias"},
+        {name: weight for name, weight in before.items() if name != "eye.bias"},
+    )
+    assert poisoned.keys() == after.keys()
+    for _ in range(19):
+        trainer._step()
+    with pytest.raises(RunError, match="not finite any more"):
+        trainer._step()
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    with lock(tmp_path), pytest.raises(OutputError, match="another training writes"):
+        train(made(tmp_path))
+    with pytest.raises(OutputError, match="is no local folder"):
+        train(made(tmp_path, output="s3://bucket/reader"))
+
+
 def test_a_checkpoint_of_another_reader_is_refused(tmp_path: Path) -> None:
-    job = TrainJob.model_validate(JOB | {"output": str(tmp_path)})
-    other = checkpoint.Checkpoint("{}", checkpoint.Position(), {}, [])
+    made_for = checkpoint.dependencies(made(tmp_path, seed=5))
+    other = checkpoint.Checkpoint(made_for, checkpoint.Position(), {}, [])
     checkpoint.save(tmp_path, other)
-    with pytest.raises(JobError, match="another architecture"):
-        train(job)
+    with pytest.raises(JobError, match="made with another seed; write to another output"):
+        train(made(tmp_path))
     (tmp_path / checkpoint.FILE).write_bytes(b"PK")
-    with pytest.raises(JobError, match="cannot be read; remove it"):
-        train(job)
+    with pytest.raises(JobError, match="damaged one; remove it"):
+        train(made(tmp_path))

@@ -21,7 +21,7 @@ from pipeline.models.dtypes import effective_dtype
 from pipeline.models.idefics2.constrain import ConstrainedLogits
 from pipeline.models.idefics2.family import load_processor, pinned
 from pipeline.models.idefics2.pixels import look_up, pixel_table
-from pipeline.models.idefics2.token_bytes import token_bytes
+from pipeline.models.idefics2.token_bytes import is_byte_level, token_bytes
 from pipeline.records import FinishReason, Image
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -71,7 +71,9 @@ class Idefics2Model:
         names = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
         # Added text tokens match first wherever they fit, so how text is joined to tokens depends
         # on what comes after it: more than the grammar's library knows of a tokenizer.
-        plain = any(i not in special and len(token.content) > 1 for i, token in added.items())
+        backend = tokenizer.backend_tokenizer.to_str()
+        spliced = any(i not in special and len(token.content) > 1 for i, token in added.items())
+        plain = spliced and is_byte_level(backend)
         texts = [b"" if i in special else name.encode() for i, name in enumerate(names)]
         if plain:
             texts = [b"" if i in special else token_bytes(name) for i, name in enumerate(names)]
@@ -80,7 +82,7 @@ class Idefics2Model:
             tokens=tuple(texts),
             special_ids=tuple(sorted(special)),
             stop_ids=self._stop_ids,
-            backend=None if plain else tokenizer.backend_tokenizer.to_str(),
+            backend=None if plain else backend,
         )
 
     @cached_property

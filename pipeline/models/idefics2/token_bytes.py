@@ -6,6 +6,8 @@ those that print stand for themselves, the other 68 follow from U+0100 on, in or
 
 from __future__ import annotations
 
+import json
+
 _PRINTED = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 _BYTES = {chr(byte): byte for byte in _PRINTED} | {
     chr(0x100 + i): byte for i, byte in enumerate(sorted(set(range(256)) - _PRINTED))
@@ -17,3 +19,9 @@ def token_bytes(name: str) -> bytes:
     if all(character in _BYTES for character in name):
         return bytes(_BYTES[character] for character in name)
     return name.encode()
+
+
+def is_byte_level(backend: str) -> bool:
+    """Return True if the tokenizer, given as its own JSON, is of this kind."""
+    decoder = json.loads(backend).get("decoder") or {}
+    return bool(decoder.get("type") == "ByteLevel")
