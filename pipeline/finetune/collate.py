@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.finetune.examples import Answer, Example
 from pipeline.finetune.tracing import NOWHERE
-from pipeline.models.idefics2.pixels import look_up, pixel_table
+from pipeline.models.idefics2.pixels import pixel_table
 
 IGNORED = -100
 """The label of tokens that no loss counts: padding, images and the prompt."""
@@ -35,14 +35,28 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`pixels` float32 (batch, 1, 3, height, width); `characters` int64 (batch, patches, slots)."""
+    """`tiles` uint8 (batch, height, width, 1 or 3); `characters` int64 (batch, patches, slots).
 
-    pixels: Tensor
+    `levels`, float32 (3, 256), is what the image processor makes of each byte, by channel.
+    """
+
+    tiles: Tensor
+    levels: Tensor
     characters: Tensor
     tokens: Tokens | None
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.tiles)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The model's input, float32 (batch, 1, 3, height, width)."""
+        last = self.tiles.shape[3] - 1
+        channels = [
+            table[self.tiles[..., min(channel, last)].int()]
+            for channel, table in enumerate(self.levels)
+        ]
+        return torch.stack(channels, dim=1).unsqueeze(1)
 
 
 class Collator:
@@ -53,7 +67,7 @@ class Collator:
 
     def __init__(self, processor: Any, prompts: Mapping[str, str]) -> None:
         self._tokenizer = processor.tokenizer
-        self._levels = pixel_table(processor.image_processor)
+        self._levels = torch.from_numpy(pixel_table(processor.image_processor))
         self._prompts = {
             schema_id: processor(text=[prompt])["input_ids"][0]
             for schema_id, prompt in prompts.items()
@@ -63,12 +77,12 @@ class Collator:
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Collate examples of one tile size, either all with answers or all without."""
-        pixels = torch.from_numpy(look_up(self._levels, [e.tile for e in examples])).unsqueeze(1)
+        tiles = torch.from_numpy(np.stack([example.tile for example in examples]))
         characters = torch.from_numpy(np.stack([example.characters for example in examples]))
         answers = [example.answer for example in examples if example.answer is not None]
         if len(answers) not in (0, len(examples)):
             raise ValueError("a batch has answers for all of its pages or for none")
-        return Batch(pixels, characters, self._tokens(answers) if answers else None)
+        return Batch(tiles, self._levels, characters, self._tokens(answers) if answers else None)
 
     @cached_property
     def prompt_length(self) -> int:

@@ -37,8 +37,9 @@ class Precision:
             return batch
         tokens = batch.tokens
         return Batch(
-            batch.pixels.to(self.device, non_blocking=True),
-            batch.characters.to(self.device, non_blocking=True),
+            batch.tiles.to(self.device),
+            batch.levels.to(self.device),
+            batch.characters.to(self.device),
             tokens
             and Tokens(
                 tokens.ids.to(self.device),

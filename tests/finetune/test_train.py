@@ -168,7 +168,7 @@ def test_going_on_restores_all_there_is_and_reads_no_document_twice(tmp_path: Pa
     assert (second.position.documents, second.position.steps) == (12, 6)
     assert second.position.feeds == first.position.feeds + 1
     old, new = next(first.batches), next(second.batches)
-    assert not torch.equal(old.pixels, new.pixels)
+    assert not torch.equal(old.tiles, new.tiles)
 
 
 def test_more_time_than_before_leads_back_to_no_stage(tmp_path: Path) -> None:
