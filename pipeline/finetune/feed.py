@@ -48,7 +48,8 @@ class Feed(IterableDataset[Batch]):
         workers = 1 if worker is None else worker.num_workers
         lane = self._rank * workers + (0 if worker is None else worker.id)
         numbers = count(self._first + lane, self._ranks * workers)
-        rng = random.Random(f"feed {self._first} {lane}")
+        # The same on all ranks: in one step either all have answers to learn from, or none.
+        rng = random.Random(f"feed {self._first} {0 if worker is None else worker.id}")
         while True:
             yield from self._round(numbers, rng)
 

@@ -15,6 +15,7 @@ from pipeline.finetune.muon import Muon
 
 _CLIP = 1.0
 _RESAMPLER = "perceiver_resampler.layers.0.self_attn"
+_TEXT = "text."
 _NO_MATRICES = ("embed", "lm_head", "latents", "eye.", "place.", "memory.")
 
 
@@ -36,25 +37,18 @@ class Optimizers:
         for parameter in self.parameters:
             parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
-        matrices, large, small, aim = _groups(named, routed)
-        groups = [
-            {"params": large, "weight_decay": rates.weight_decay},
-            {"params": small, "weight_decay": 0.0},
-            {"params": aim, "weight_decay": 0.0, "lr": rates.routing},
-        ]
-        self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                lr=rates.others,
-                betas=(0.9, 0.98),
-                fused=True,
-            ),
-            Muon(matrices, rates.matrices, 0.95, rates.weight_decay, precision),
-        ]
+        seeing = [(name, p) for name, p in named if not name.startswith(_TEXT)]
+        writing = [(name, p) for name, p in named if name.startswith(_TEXT)]
+        self._seeing = _optimizers(seeing, rates, routed, precision)
+        self._writing = _optimizers(writing, rates, routed, precision) if writing else []
+        self.all = [*self._seeing, *self._writing]
         self._full = [[group["lr"] for group in o.param_groups] for o in self.all]
 
-    def step(self, factor: float) -> Tensor:
+    def step(self, factor: float, *, wrote: bool) -> Tensor:
         """Clip the gradient, move the weights at `factor` of the full rates, clear the gradient.
+
+        Those of the text model stay where they are unless the batch had answers: Muon's steps are
+        as long for a gradient of nothing, in the direction of its memory, as for any.
 
         Returns the gradient's norm before clipping. If that is not finite, the step is left out.
         """
@@ -64,6 +58,8 @@ class Optimizers:
             return norm
         self.flat.mul_((_CLIP / (norm + 1e-6)).clamp(max=1.0))
         for optimizer, full in zip(self.all, self._full, strict=True):
+            if optimizer in self._writing and not wrote:
+                continue
             for group, rate in zip(optimizer.param_groups, full, strict=True):
                 group["lr"] = rate * factor
             optimizer.step()
@@ -100,11 +96,27 @@ def trained(coach: Coach, weights: LossWeights) -> Sequence[tuple[str, Parameter
     if weights.memory or weights.answer:
         parts |= {"connector.": inner.connector, "memory.": coach.memory}
     if weights.answer:
-        parts |= {"text.": inner.text_model}  # whose embeddings are the head's weights too
+        parts |= {_TEXT: inner.text_model}  # whose embeddings are the head's weights too
     return [
         (prefix + name, parameter)
         for prefix, part in parts.items()
         for name, parameter in part.named_parameters()
+    ]
+
+
+def _optimizers(
+    named: Sequence[tuple[str, Parameter]], rates: Rates, routed: bool, precision: torch.dtype
+) -> list[torch.optim.Optimizer]:
+    matrices, large, small, aim = _groups(named, routed)
+    groups = [
+        {"params": large, "weight_decay": rates.weight_decay},
+        {"params": small, "weight_decay": 0.0},
+        {"params": aim, "weight_decay": 0.0, "lr": rates.routing},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return [
+        torch.optim.AdamW(groups, lr=rates.others, betas=(0.9, 0.98), fused=True),
+        Muon(matrices, rates.matrices, 0.95, rates.weight_decay, precision),
     ]
 
 

@@ -178,7 +178,8 @@ class Trainer:
             flat /= self.ranks
         position = self.position
         norm = self.optimizers.step(
-            rate_factor(position.stage_steps, self.progress, self.job.rates)
+            rate_factor(position.stage_steps, self.progress, self.job.rates),
+            wrote=batch.tokens is not None,
         )
         self._bad_steps = 0 if norm.isfinite() else self._bad_steps + 1
         if self._bad_steps > _MOST_BAD_STEPS:

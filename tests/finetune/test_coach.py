@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.finetune.coach import Coach, vision_output
-from pipeline.finetune.collate import Collator
+from pipeline.finetune.collate import Batch, Collator
 from pipeline.finetune.examples import Geometry, answer_example, dense_example
 from pipeline.finetune.job import Architecture, LossWeights, Rates
 from pipeline.finetune.optimize import Optimizers, rate_factor, trained
@@ -78,7 +78,7 @@ def test_the_eye_learns(coach: Coach, collator: Collator, geometry: Geometry) ->
     for step in range(24):
         lesson = coach(batches[step % 4], EYE)
         lesson.loss.backward()
-        optimizers.step(1.0)
+        optimizers.step(1.0, wrote=False)
         losses.append(float(lesson.parts["eye"]))
     assert losses[-1] < losses[0] - 0.5
     assert not optimizers.flat.any()
@@ -99,3 +99,20 @@ def test_rates_warm_up_hold_and_decay() -> None:
     assert rate_factor(50, 0.5, rates) == 1.0
     assert rate_factor(500, 0.8, rates) == pytest.approx(0.5)
     assert rate_factor(500, 1.0, rates) == pytest.approx(0.02)
+
+
+def test_what_writes_stays_when_nothing_is_written(
+    coach: Coach, collator: Collator, geometry: Geometry
+) -> None:
+    optimizers = Optimizers(coach, ALL, Rates(), routed=True, precision=torch.float32)
+    text = coach.model.model.text_model
+
+    def step(batch: Batch) -> list[torch.Tensor]:
+        before = [parameter.detach().clone() for parameter in text.parameters()]
+        coach(batch, ALL).loss.backward()
+        optimizers.step(1.0, wrote=batch.tokens is not None)
+        after = text.parameters()
+        return [new - old for new, old in zip(after, before, strict=True)]
+
+    assert all(moved.any() for moved in step(collator([answer_example(1, geometry, 0.0)])))
+    assert not any(moved.any() for moved in step(collator([dense_example(1, geometry)])))
