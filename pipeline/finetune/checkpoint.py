@@ -33,6 +33,7 @@ class Position:
 class Checkpoint:
     """Position, weights with the training's heads, and the optimisers' state.
 
+    Without `optimizers` (an empty list) they start anew, which costs some hundred steps.
     `made_for` is what of a job the rest depends on, by `dependencies`.
     """
 

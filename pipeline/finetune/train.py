@@ -214,7 +214,8 @@ class Trainer:
         self.position = saved.position
         self.coach.load_state_dict(saved.weights)
         self._open()
-        self.optimizers.load(saved.optimizers)
+        if saved.optimizers:
+            self.optimizers.load(saved.optimizers)
         if self.rank == 0:
             self.curve.go_on_from(self.position)
             self.curve.say(

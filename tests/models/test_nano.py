@@ -1,0 +1,96 @@
+"""The bundled reader: what its card says of it, in a small seeded form of `make proof-reading`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from pipeline.evaluation.metrics import edits
+from pipeline.models.families import BUNDLED
+from pipeline.synth.corpus import corpus_documents, write_corpus
+from pipeline.synth.words import Split
+
+NANO = BUNDLED / "nano"
+BENCH = Path(__file__).parent.parent.parent / "infra" / "bench" / "reading.py"
+
+LEAST = {
+    "date": 0.8,
+    "total": 0.8,
+    "currency": 0.85,
+    "items[].qty": 0.85,
+    "items[].price": 0.85,
+    "merchant": 0.5,
+    "items F1": 0.4,
+}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(BENCH), "--json", "--documents", "48", "--pairs", "48"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.stdout, done.stderr
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def test_it_is_small_and_of_the_stock_class() -> None:
+    assert sum(file.stat().st_size for file in NANO.iterdir()) < 20_000_000
+    model = AutoModelForImageTextToText.from_pretrained(NANO)
+    assert type(model).__name__ == "Idefics2ForConditionalGeneration"
+    assert len(AutoTokenizer.from_pretrained(NANO)) == model.config.text_config.vocab_size
+    assert (NANO / "README.md").is_file()
+
+
+def test_it_reads_what_it_never_saw(found: dict[str, Any]) -> None:
+    """Bounds well below the card's figures: these are 48 documents, not 500."""
+    pipeline = found["pipeline"]
+    for path, least in LEAST.items():
+        assert pipeline[path] >= least, (path, pipeline)
+
+
+def test_the_pipeline_shows_it_what_training_did(found: dict[str, Any]) -> None:
+    for path, ours in found["pipeline"].items():
+        assert abs(ours - found["loader"][path]) <= 0.07, path
+
+
+def test_it_reads_pixels_and_does_not_guess(found: dict[str, Any]) -> None:
+    followed = {kind: right / total for kind, (right, total) in found["followed"].items()}
+    assert followed["digits"] >= 0.8
+    assert followed["letters"] >= 0.6
+    assert found["shown"] > 0.7
+    assert found["other"] < 0.05
+
+
+def test_it_reads_a_page_as_text_too(found: dict[str, Any], tmp_path: Path) -> None:
+    assert found["text_error"] < 0.15
+    assert write_corpus(tmp_path, 5, 4, Split.TEST) == 4
+    output = tmp_path / "out"
+    job = tmp_path / "read.yaml"
+    job.write_text(
+        f"input: {{paths: [documents]}}\ntask: ocr\nmodel: {{name: nano}}\n"
+        f"output: {{uri: {output}}}\n"
+    )
+    run = [sys.executable, "-m", "pipeline.cli", "run", str(job), "--runner", "local"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "mean nothing" not in done.stderr
+    rows = pq.read_table(output / "documents").to_pylist()
+    texts = {Path(row["uri"]).stem: row["record"]["text"] for row in rows}
+    for one in corpus_documents(5, 4, Split.TEST):
+        truth = one.document.pages[0].layout.text
+        assert edits(truth, texts[one.name]) < 0.3 * len(truth)
+
+
+def test_a_receipt_costs_less_than_a_second_of_cpu(found: dict[str, Any]) -> None:
+    assert found["cpu_seconds"] < 1
