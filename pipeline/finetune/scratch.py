@@ -104,6 +104,8 @@ def _write_reader(folder: Path, model: nn.Module, processor: Any, shape: Archite
     processor.save_pretrained(folder)
     traits = {"canvas": shape.canvas, "schemas": READABLE, "compact_json": True}
     _write_json(folder / TRAITS_FILE, traits)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # weights are written for their owner's eyes only
 
 
 def _write_json(path: Path, value: object) -> None:

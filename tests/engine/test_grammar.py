@@ -177,15 +177,16 @@ def test_what_is_finished_is_valid(
 
 
 @pytest.mark.parametrize("relaxed", [False, True])
+@pytest.mark.parametrize("schema_id", PACKAGED)
 def test_the_bundled_models_vocabulary_meets_no_dead_end(
-    vocabularies: Vocabularies, relaxed: bool
+    vocabularies: Vocabularies, schema_id: str, relaxed: bool
 ) -> None:
-    """It has no token for a lone quote: what may be null by schema cannot be written so."""
-    receipt, vocabulary = load_schema("receipt.v1"), vocabularies["nano"]
-    document = relax(receipt) if relaxed else receipt.document
+    """Its tokens of several characters, fixed text of receipts, must fit wherever they are."""
+    schema, vocabulary = load_schema(schema_id), vocabularies["nano"]
+    document = relax(schema) if relaxed else schema.document
     grammar = Grammar(document, vocabulary, compact=True)
     validator = Validator(document)
-    for seed in range(25):
+    for seed in range(8):
         ids, finished = write(grammar, vocabulary, np.random.default_rng(seed))
         assert finished
         assert validator.violation(record_of(decode(vocabulary, ids))) is None

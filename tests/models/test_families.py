@@ -54,7 +54,7 @@ def test_the_bundled_model_is_found_by_its_bare_name() -> None:
     assert nano.family == "idefics2"
     assert nano.location == str(BUNDLED / "nano")
     assert nano.canvas == (168, 224)
-    assert nano.schemas == ("receipt.v1",)
+    assert nano.schemas == ("receipt.v1", "text.v1")
     assert nano.compact_json
     assert nano == found("nano")
 
@@ -194,6 +194,7 @@ def test_the_prompt_is_the_chat_template_around_images_and_instructions(
     # The tokenizer adds <s> by itself, and a template's own would be a second one.
     assert rendered == "User:<image><image>Read this.<end_of_utterance>\nAssistant:"
     assert family.prompt(found("nano"), "Read this.", 1, "receipt.v1") == "<image><receipt>"
+    assert family.prompt(found("nano"), "Read this.", 1, "text.v1") == "<image><ocr>"
 
 
 def test_a_checkpoint_without_a_chat_template_is_refused(folder: Path) -> None:

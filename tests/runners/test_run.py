@@ -32,6 +32,7 @@ from pipeline.errors import (
 from pipeline.job import Job
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
+from pipeline.models.families import BUNDLED
 from pipeline.records import FailureKind
 from pipeline.render.renderer import DocumentInfo, Renderer
 from pipeline.runners.progress import RunProgress
@@ -329,8 +330,6 @@ def test_weights_that_do_not_load_are_the_users_error(
     ray_session: None,
     runner: str,
 ) -> None:
-    from pipeline.models.families import BUNDLED
-
     broken = tmp_path / "broken"
     shutil.copytree(BUNDLED / "nano", broken)
     weights = broken / "model.safetensors"
@@ -490,7 +489,16 @@ def test_a_schema_that_the_model_cannot_spell_says_so(
     schema.write_text(
         json.dumps({"type": "object", "properties": properties, "required": ["shelf"]})
     )
-    run_job(make_job([demo / "documents" / "image-01.png"], schema=str(schema)))
+    mute = tmp_path / "mute"
+    shutil.copytree(BUNDLED / "nano", mute)
+    tokenizer = json.loads((mute / "tokenizer.json").read_text())
+    letter = {"id": tokenizer["model"]["vocab"]["h"], "content": "h", "special": True}
+    shape = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    tokenizer["added_tokens"].append(letter | shape)
+    tokenizer["added_tokens"].sort(key=lambda token: token["id"])
+    (mute / "tokenizer.json").write_text(json.dumps(tokenizer))
+    picture, model = demo / "documents" / "image-01.png", {"name": str(mute)}
+    run_job(make_job([picture], schema=str(schema), model=model))
     (page,) = rows(tmp_path / "out", "pages")
     assert page["failure_kind"] == "model_error"
     assert "tokenizer cannot write" in page["failure_message"]
