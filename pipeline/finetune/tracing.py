@@ -100,8 +100,8 @@ def _aligned(text: str, printed: Sequence[int], glyphs: Sequence[Glyph]) -> tupl
     if not printed:
         return (NOWHERE,) * len(text)
     digits = [i for i in printed if glyphs[i].char.isdigit()]
-    if not digits:  # the name of a month, the sign of a currency
-        return (printed[0],) * len(text)
+    if not digits:  # a currency's sign; or a month's name, told by its second and third letters
+        return tuple(printed[min(i + 1, len(printed) - 1)] for i in range(len(text)))
     sources, following = [], len(digits) - sum(c.isdigit() for c in text)
     marks = [i for i in printed if glyphs[i].char in ".,"]
     for character in text:

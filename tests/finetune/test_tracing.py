@@ -63,3 +63,17 @@ def test_a_currency_and_a_date_are_traced() -> None:
         assert fields[2:4] == ["date.year"] * 2
         assert fields[6] == "date.month"
         assert fields[9] == "date.day"
+
+
+def test_a_months_name_is_traced_to_the_letters_that_tell_it() -> None:
+    found = set()
+    for page in PAGES:
+        glyphs = page.layout.glyphs()
+        traced = traced_record(page.receipt, glyphs)
+        month = traced.text.index('"date":"') + len('"date":"2000-')
+        shown = [glyphs[source] for source in traced.sources[month : month + 2]]
+        if shown[0].char.isalpha():
+            assert [glyph.offset for glyph in shown] == [1, 2]
+            found.add((page.receipt.date.month, "".join(glyph.char.lower() for glyph in shown)))
+    assert len(found) > 6
+    assert len({letters for _, letters in found}) == len(found)
