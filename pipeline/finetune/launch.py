@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
@@ -29,6 +30,7 @@ _ENVIRONMENT = {
     # glibc would give every large tensor back to the system, and fault its pages in again.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+    "TOKENIZERS_PARALLELISM": "false",
 }
 _STOPPED = 75
 """Exit code of a process that was told to stop, and saved what it had."""
@@ -59,24 +61,24 @@ def train(job: TrainJob) -> bool:
         raise OutputError(f"output: '{folder}' cannot be made: {error.strerror}") from error
     checkpoint.check(folder, job)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if torch.cuda.is_available():
         if job.processes > 1:
             raise JobError("processes: on a GPU there is one; set it to 0")
-        return Trainer(job, 0, 1, workers=max(1, (cores or 1) - 1)).run()
+        with _environment({"TOKENIZERS_PARALLELISM": "false"}):
+            return Trainer(job, 0, 1, workers=max(1, (cores or 1) - 1)).run()
     return _train_together(job, job.processes or cores or 1)
 
 
 def _train_together(job: TrainJob, ranks: int) -> bool:
-    os.environ.update(_ENVIRONMENT)  # which processes read when they start
     context = multiprocessing.get_context("spawn")
     complaints = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as meeting, _Signals() as signals:
         point = f"file://{meeting}/point"
-        for rank in range(ranks):
-            arguments = (job.model_dump(), rank, ranks, point, complaints)
-            signals.processes.append(context.Process(target=_rank, args=arguments))
-            signals.processes[-1].start()
+        with _environment(_ENVIRONMENT):  # which processes read when they start
+            for rank in range(ranks):
+                arguments = (job.model_dump(), rank, ranks, point, complaints)
+                signals.processes.append(context.Process(target=_rank, args=arguments))
+                signals.processes[-1].start()
         signals.heed_the_terminal()
         codes = _watch(signals.processes)
     if not complaints.empty():
@@ -87,6 +89,20 @@ def _train_together(job: TrainJob, ranks: int) -> bool:
             f"a training process died (exit code {bad[0]}); the checkpoint is in {job.output}"
         )
     return not any(codes)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _rank(

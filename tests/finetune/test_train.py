@@ -200,8 +200,10 @@ def test_a_gradient_that_is_not_finite_costs_a_step_and_many_the_training(tmp_pa
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    before = dict(os.environ)
     with lock(tmp_path), pytest.raises(OutputError, match="another training writes"):
         train(made(tmp_path))
+    assert dict(os.environ) == before
     with pytest.raises(OutputError, match="is no local folder"):
         train(made(tmp_path, output="s3://bucket/reader"))
 
