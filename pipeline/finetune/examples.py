@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from pipeline.records import Image
 from pipeline.synth.dense import dense_page
 from pipeline.synth.document import SynthPage, make_document
 from pipeline.synth.draw import Look, draw_page
-from pipeline.synth.layout import Layout
+from pipeline.synth.layout import Glyph, Layout
 from pipeline.synth.words import Split
 
 RECEIPT_SCHEMA, TEXT_SCHEMA = "receipt.v1", "text.v1"
@@ -63,11 +64,8 @@ class Example:
 def dense_example(number: int, geometry: Geometry) -> Example:
     """Return a training page full of text, without an answer."""
     page = dense_page(f"{Split.TRAIN} {number}", Split.TRAIN)
-    glyphs = page.layout.glyphs()
-    places = glyph_patches(glyphs, page.look, geometry.grid)
     scale = _scale(random.Random(f"drawn {number}"))
-    tile = _tile(page.layout, page.look, scale, geometry)
-    return Example(tile, patch_characters(glyphs, places, geometry.grid))
+    return _labelled(page.layout, page.layout.glyphs(), page.look, scale, geometry)[0]
 
 
 def answer_example(
@@ -85,18 +83,23 @@ def page_example(
 ) -> Example:
     """Return a page printed in `look`, at `scale` times the layout, and what it answers."""
     glyphs = page.layout.glyphs()
-    places = glyph_patches(glyphs, look, geometry.grid)
+    shown, places = _labelled(page.layout, glyphs, look, scale, geometry)
     if schema_id == TEXT_SCHEMA:
         traced = traced_page(page.layout)
     else:
         traced = traced_record(page.receipt, glyphs)
     cells = [int(row) * geometry.grid[0] + int(column) for row, column in places]
     patches = tuple(NOWHERE if source == NOWHERE else cells[source] for source in traced.sources)
-    return Example(
-        _tile(page.layout, look, scale, geometry),
-        patch_characters(glyphs, places, geometry.grid),
-        Answer(schema_id, traced.text, patches),
-    )
+    return replace(shown, answer=Answer(schema_id, traced.text, patches))
+
+
+def _labelled(
+    layout: Layout, glyphs: Sequence[Glyph], look: Look, scale: int, geometry: Geometry
+) -> tuple[Example, NDArray[np.float64]]:
+    """Return the page without an answer, and where its `glyphs` are, see `glyph_patches`."""
+    places = glyph_patches(glyphs, look, geometry.grid)
+    characters = patch_characters(glyphs, places, geometry.grid)
+    return Example(_tile(layout, look, scale, geometry), characters), places
 
 
 def _scale(rng: random.Random) -> int:

@@ -29,19 +29,15 @@ class Optimizers:
         self, coach: Coach, weights: LossWeights, rates: Rates, routed: bool, precision: torch.dtype
     ) -> None:
         named = trained(coach, weights)
-        self.parameters = [parameter for _, parameter in named]
-        self.flat = torch.zeros(
-            sum(p.numel() for p in self.parameters), device=self.parameters[0].device
-        )
-        start = 0
-        for parameter in self.parameters:
-            parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
+        parameters = [parameter for _, parameter in named]
+        sizes = [parameter.numel() for parameter in parameters]
+        self.flat = torch.zeros(sum(sizes), device=parameters[0].device)
+        for parameter, part in zip(parameters, torch.split(self.flat, sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
         seeing = [(name, p) for name, p in named if not name.startswith(_TEXT)]
         writing = [(name, p) for name, p in named if name.startswith(_TEXT)]
-        self._seeing = _optimizers(seeing, rates, routed, precision)
         self._writing = _optimizers(writing, rates, routed, precision) if writing else []
-        self.all = [*self._seeing, *self._writing]
+        self.all = [*_optimizers(seeing, rates, routed, precision), *self._writing]
         self._full = [[group["lr"] for group in o.param_groups] for o in self.all]
 
     def step(self, factor: float, *, wrote: bool) -> Tensor:
