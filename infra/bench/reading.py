@@ -33,7 +33,7 @@ from pipeline.evaluation.compare import score_record
 from pipeline.evaluation.metrics import edits
 from pipeline.evaluation.scores import Scores
 from pipeline.evaluation.shape import record_shape
-from pipeline.finetune.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, page_example
+from pipeline.finetune.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, Shot, page_example
 from pipeline.job import Model as ModelSettings
 from pipeline.lake.exact_json import loads
 from pipeline.models.base import ModelInput, Placement
@@ -41,13 +41,13 @@ from pipeline.models.families import family_of, resolve
 from pipeline.records import Image
 from pipeline.schema import load_schema
 from pipeline.synth.altered import altered
-from pipeline.synth.corpus import corpus_documents, write_corpus
+from pipeline.synth.corpus import CorpusDocument, corpus_documents, write_corpus
 from pipeline.synth.document import SynthPage, make_document
-from pipeline.synth.draw import Edges, Look
-from pipeline.synth.files import Kind
+from pipeline.synth.draw import Look
+from pipeline.synth.files import Kind, look_in_file
 from pipeline.synth.words import Split
 
-GEOMETRY = Geometry((12, 16), 14)
+GEOMETRY, LAID_OUT = Geometry((12, 16), 14), Shot()
 SCHEMA = load_schema(RECEIPT_SCHEMA)
 SHAPE = record_shape(SCHEMA.document)
 WANTED = {
@@ -94,8 +94,19 @@ class Reader:
         return records
 
 
-def tile_of(page: SynthPage, look: Look, scale: int) -> Image:
-    return page_example(page, look, scale, GEOMETRY, RECEIPT_SCHEMA).tile
+def tile_of(page: SynthPage, look: Look, shot: Shot = LAID_OUT) -> Image:
+    return page_example(page, look, shot, GEOMETRY, RECEIPT_SCHEMA).tile
+
+
+def tile_of_file(one: CorpusDocument) -> Image:
+    """The page in its file's look, as training would draw it."""
+    (page,) = one.document.pages
+    shot = {
+        Kind.PDF: LAID_OUT,
+        Kind.SCAN: Shot(one.scale, halved=one.scale in (2, 4)),
+        Kind.IMAGE: Shot(one.scale),
+    }[one.kind]
+    return tile_of(page, look_in_file(page.look, one.kind, one.suffix), shot)
 
 
 def figures(scores: Scores) -> dict[str, float]:
@@ -132,10 +143,7 @@ def through_the_pipeline(folder: Path, model: str) -> dict[str, float]:
 def through_the_loader(reader: Reader, seed: int, count: int) -> dict[str, float]:
     tiles, truths = [], []
     for one in corpus_documents(seed, count, Split.TEST):
-        (page,) = one.document.pages
-        printed = one.kind is Kind.PDF  # on white paper, sharp, by a PDF renderer
-        look = Look(255, page.look.ink, Edges.SMOOTH) if printed else page.look
-        tiles.append(tile_of(page, look, 1 if printed else one.scale))
+        tiles.append(tile_of_file(one))
         truths.append(json.loads(one.document.receipt.to_json(), parse_float=Decimal))
     scores = Scores()
     for truth, record in zip(truths, reader.read(tiles), strict=True):
@@ -159,7 +167,7 @@ def pairs(reader: Reader, seed: int, count: int) -> dict[str, tuple[int, int]]:
     documents = [make_document(f"pair {seed}/{i}", Split.TEST) for i in range(count)]
     changed = [altered(d, random.Random(f"altered {seed}/{i}")) for i, d in enumerate(documents)]
     both = [*documents, *(after for after, _ in changed)]
-    answers = reader.read([tile_of(d.pages[0], d.pages[0].look, 1) for d in both])
+    answers = reader.read([tile_of(d.pages[0], d.pages[0].look) for d in both])
     for i, (before, (after, field)) in enumerate(zip(documents, changed, strict=True)):
         field = "date" if field.startswith("date.") else field
         old, new = (
@@ -177,7 +185,7 @@ def pairs(reader: Reader, seed: int, count: int) -> dict[str, tuple[int, int]]:
 def whose(reader: Reader, seed: int, count: int) -> tuple[float, float]:
     """Return how often merchant and total are the shown document's, and the one before's."""
     documents = [make_document(f"exchange {seed}/{i}", Split.TEST) for i in range(count)]
-    answers = reader.read([tile_of(d.pages[0], d.pages[0].look, 1) for d in documents])
+    answers = reader.read([tile_of(d.pages[0], d.pages[0].look) for d in documents])
     shown = other = 0
     for i, answer in enumerate(answers):
         for own, receipt in ((True, documents[i].receipt), (False, documents[i - 1].receipt)):
@@ -190,7 +198,7 @@ def whose(reader: Reader, seed: int, count: int) -> tuple[float, float]:
 def text_error(reader: Reader, seed: int, count: int) -> float:
     """Return the character error rate of the pages' text, task `ocr`."""
     pages = [make_document(f"text {seed}/{i}", Split.TEST).pages[0] for i in range(count)]
-    records = reader.read([tile_of(page, page.look, 1) for page in pages], 16, TEXT_SCHEMA)
+    records = reader.read([tile_of(page, page.look) for page in pages], 16, TEXT_SCHEMA)
     wrong = sum(
         edits(page.layout.text, str((record or {}).get("text", "")))
         for page, record in zip(pages, records, strict=True)
@@ -200,7 +208,7 @@ def text_error(reader: Reader, seed: int, count: int) -> float:
 
 def cpu_seconds(reader: Reader, seed: int) -> float:
     documents = [make_document(f"timed {seed}/{i}", Split.TEST) for i in range(24)]
-    tiles = [tile_of(d.pages[0], d.pages[0].look, 1) for d in documents]
+    tiles = [tile_of(d.pages[0], d.pages[0].look) for d in documents]
     spent = []
     for tile in tiles:
         start = time.process_time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict, deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -70,19 +70,6 @@ def record_key(shape: Shape, value: Any) -> Hashable:
 def edits(truth: str, answer: str) -> int:
     """Return the Levenshtein distance in characters (Unicode code points, as they are)."""
     return Levenshtein.distance(truth, answer)
-
-
-def cer(pairs: Iterable[tuple[str, str]]) -> float | None:
-    """Return the character error rate of (truth, answer) pairs: all edits by all true characters.
-
-    Not a mean of rates, so that an empty truth adds the characters of its answer as edits and
-    divides by nothing of its own. None if there is no true character at all. May exceed 1.
-    """
-    n_edits = n_characters = 0
-    for truth, answer in pairs:
-        n_edits += edits(truth, answer)
-        n_characters += len(truth)
-    return n_edits / n_characters if n_characters else None
 
 
 def pair_items(

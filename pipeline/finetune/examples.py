@@ -38,6 +38,18 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class Shot:
+    """How a page becomes a tile: drawn at `scale` times the layout, and shrunk.
+
+    `pipeline.render.images` shrinks bilinearly; pdfium too, but for powers of two, where it takes
+    the mean (`halved`).
+    """
+
+    scale: int = 1
+    halved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the reader should write when asked for a schema.
 
@@ -64,8 +76,8 @@ class Example:
 def dense_example(number: int, geometry: Geometry) -> Example:
     """Return a training page full of text, without an answer."""
     page = dense_page(f"{Split.TRAIN} {number}", Split.TRAIN)
-    scale = _scale(random.Random(f"drawn {number}"))
-    return _labelled(page.layout, page.layout.glyphs(), page.look, scale, geometry)[0]
+    shot = _shot(random.Random(f"drawn {number}"))
+    return _labelled(page.layout, page.layout.glyphs(), page.look, shot, geometry)[0]
 
 
 def answer_example(
@@ -75,15 +87,15 @@ def answer_example(
     rng = random.Random(f"drawn {number}")
     page = make_document(f"{split} {number}", split).pages[0]
     schema_id = TEXT_SCHEMA if rng.random() < ocr_share else RECEIPT_SCHEMA
-    return page_example(page, page.look, _scale(rng), geometry, schema_id)
+    return page_example(page, page.look, _shot(rng), geometry, schema_id)
 
 
 def page_example(
-    page: SynthPage, look: Look, scale: int, geometry: Geometry, schema_id: str
+    page: SynthPage, look: Look, shot: Shot, geometry: Geometry, schema_id: str
 ) -> Example:
-    """Return a page printed in `look`, at `scale` times the layout, and what it answers."""
+    """Return a page printed in `look`, and what it answers."""
     glyphs = page.layout.glyphs()
-    shown, places = _labelled(page.layout, glyphs, look, scale, geometry)
+    shown, places = _labelled(page.layout, glyphs, look, shot, geometry)
     if schema_id == TEXT_SCHEMA:
         traced = traced_page(page.layout)
     else:
@@ -94,20 +106,22 @@ def page_example(
 
 
 def _labelled(
-    layout: Layout, glyphs: Sequence[Glyph], look: Look, scale: int, geometry: Geometry
+    layout: Layout, glyphs: Sequence[Glyph], look: Look, shot: Shot, geometry: Geometry
 ) -> tuple[Example, NDArray[np.float64]]:
     """Return the page without an answer, and where its `glyphs` are, see `glyph_patches`."""
     places = glyph_patches(glyphs, look, geometry.grid)
     characters = patch_characters(glyphs, places, geometry.grid)
-    return Example(_tile(layout, look, scale, geometry), characters), places
+    return Example(_tile(layout, look, shot, geometry), characters), places
 
 
-def _scale(rng: random.Random) -> int:
-    return rng.choices(_SCALES, _SCALE_WEIGHTS)[0]
+def _shot(rng: random.Random) -> Shot:
+    scale = rng.choices(_SCALES, _SCALE_WEIGHTS)[0]
+    return Shot(scale, halved=scale in (2, 4) and rng.random() < 0.5)
 
 
-def _tile(layout: Layout, look: Look, scale: int, geometry: Geometry) -> Image:
-    image = draw_page(layout, look, scale)
-    if image.size != geometry.size:  # as `pipeline.render.images` shrinks a scan
-        image = image.resize(geometry.size, Pillow.Resampling.BILINEAR)
+def _tile(layout: Layout, look: Look, shot: Shot, geometry: Geometry) -> Image:
+    image = draw_page(layout, look, shot.scale)
+    if image.size != geometry.size:
+        how = Pillow.Resampling.BOX if shot.halved else Pillow.Resampling.BILINEAR
+        image = image.resize(geometry.size, how)
     return np.asarray(image)[:, :, np.newaxis]

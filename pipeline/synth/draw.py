@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.synth import effects
-from pipeline.synth.atlas import PHASES, Edges, atlas_of
+from pipeline.synth.atlas import Edges, atlas_of
 from pipeline.synth.layout import HEIGHT, WIDTH, Layout, Run
 
 MOST_DEGREES = 1.2
@@ -105,31 +105,17 @@ def _inked(layout: Layout, edges: Edges, scale: int) -> NDArray[np.uint8]:
 
 
 def _set(canvas: NDArray[np.uint8], run: Run, edges: Edges, scale: int) -> None:
-    steps = PHASES if edges is Edges.FREE else 1
     atlas = atlas_of(run.typeface, run.size * scale, edges)
     pad = _PAD * scale
-    y, down = divmod(math.floor(run.baseline * scale * steps + 0.5), steps)
+    steps_across, steps_down = edges.phases
+    y, down = divmod(math.floor(run.baseline * scale * steps_down + 0.5), steps_down)
     y += pad
-    starts = [start * scale for _, start, _ in run.origins()]
-    columns = [math.floor(start * steps + 0.5) for start in starts]
-    if edges is Edges.SMOOTH:
-        _close_up(columns, starts)
-    for character, column in zip(run.text, columns, strict=True):
+    rounding = 0.0 if edges is Edges.SMOOTH else 0.5  # pdfium cuts off, down to thirds
+    for character, start, _ in run.origins():
         if character == " ":
             continue
-        x, across = divmod(column, steps)
+        x, across = divmod(math.floor(start * scale * steps_across + rounding), steps_across)
         x += pad
         coverage, left, top, right, bottom = atlas[character, across, down]
         room = canvas[y + top : y + bottom, x + left : x + right]
         np.maximum(room, coverage, out=room)
-
-
-def _close_up(columns: list[int], starts: list[float]) -> None:
-    """Move characters left where rounding set them too near the next, as pdfium does.
-
-    Its `AdjustGlyphSpace` goes from the end, and leaves the first and the last alone.
-    """
-    for index in range(len(columns) - 2, 0, -1):
-        space = columns[index + 1] - columns[index]
-        if starts[index + 1] - starts[index] - space > 0.5:
-            columns[index] -= 1

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 
+from pipeline.synth.atlas import Edges
 from pipeline.synth.document import SynthDocument
-from pipeline.synth.draw import draw_page
+from pipeline.synth.draw import Look, draw_page
 from pipeline.synth.pdf import scan_pdf, text_pdf
+
+_JPEG_QUALITY = 95
+_SCAN_QUALITY = 80
 
 
 class Kind(StrEnum):
@@ -75,19 +79,39 @@ def write_files(folder: Path, files: Iterable[LabelledFile]) -> int:
     return len(lines)
 
 
+def look_in_file(look: Look, kind: Kind, suffix: str) -> Look:
+    """Return how a page of `look` looks in a file of this kind.
+
+    A born-digital page has sharp letters of the same ink on white paper. Where the file is a JPEG
+    or holds one, that is the page's only packing.
+    """
+    if suffix == ".pdf" and kind is not Kind.SCAN:
+        return Look(ink=look.ink, edges=Edges.SMOOTH)
+    if kind is Kind.SCAN:
+        return replace(look, jpeg=look.jpeg or _SCAN_QUALITY)
+    if suffix == ".jpg":
+        return replace(look, jpeg=look.jpeg or _JPEG_QUALITY)
+    return look
+
+
 def _content(document: SynthDocument, kind: Kind, suffix: str, scale: int) -> bytes:
     if suffix == ".pdf" and kind is not Kind.SCAN:
         return text_pdf(document.pages)
-    images = [draw_page(page.layout, page.look, scale) for page in document.pages]
+    looks = [look_in_file(page.look, kind, suffix) for page in document.pages]
+    packed = kind is Kind.SCAN or suffix == ".jpg"
+    images = [
+        draw_page(page.layout, replace(look, jpeg=0) if packed else look, scale)
+        for page, look in zip(document.pages, looks, strict=True)
+    ]
     if kind is Kind.SCAN:
-        return scan_pdf(images)
+        return scan_pdf(images, [look.jpeg for look in looks])
     first, *others = images
     file = BytesIO()
     match suffix:
         case ".png":
             first.save(file, "PNG")
         case ".jpg":
-            first.save(file, "JPEG", quality=95)
+            first.save(file, "JPEG", quality=looks[0].jpeg)
         case ".webp":
             first.save(file, "WEBP", lossless=True, quality=20, method=2)
         case _:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline.synth.document import SynthPage
 
 _CREATED = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
-_JPEG_QUALITY = 80
 
 
 def text_pdf(pages: Sequence[SynthPage]) -> bytes:
@@ -40,12 +39,12 @@ def text_pdf(pages: Sequence[SynthPage]) -> bytes:
     return bytes(pdf.output())
 
 
-def scan_pdf(images: Sequence[Image.Image]) -> bytes:
-    """Return a PDF with one JPEG image a page, filling the page, and no text layer."""
+def scan_pdf(images: Sequence[Image.Image], qualities: Sequence[int]) -> bytes:
+    """Return a PDF with one JPEG image a page, of its quality, filling the page; no text layer."""
     pdf = _empty_pdf()
-    for image in images:
+    for image, quality in zip(images, qualities, strict=True):
         jpeg = BytesIO()
-        image.save(jpeg, "JPEG", quality=_JPEG_QUALITY)
+        image.save(jpeg, "JPEG", quality=quality)
         pdf.add_page()
         pdf.image(jpeg, x=0, y=0, w=WIDTH, h=HEIGHT)
     return bytes(pdf.output())

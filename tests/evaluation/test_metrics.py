@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation.metrics import alike, cer, matches, pair_items, record_key
+from pipeline.evaluation.metrics import alike, matches, pair_items, record_key
 from pipeline.evaluation.shape import Kind, Leaf, List, Object
 
 quick = settings(max_examples=40, deadline=None)
@@ -65,14 +65,6 @@ def test_alike_sets_case_white_space_and_unicode_form_aside() -> None:
     assert alike("Cafe\u0301  Bar", "CAF\u00c9 bar ")
     assert not alike("Cafe Bar", "CafeBar")
     assert not alike("1", 1)
-
-
-def test_the_character_error_rate_sums_before_it_divides() -> None:
-    # 3 edits (kitten/sitting) + 2 inserted after nothing, by 6 + 0 + 4 true characters
-    pairs = [("kitten", "sitting"), ("", "xy"), ("same", "same")]
-    assert cer(pairs) == pytest.approx(5 / 10)
-    assert cer([("", "xy")]) is None
-    assert cer([("a", "bcd")]) == 3
 
 
 def test_items_pair_by_likeness_and_identical_ones_first() -> None:

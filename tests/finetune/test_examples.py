@@ -6,11 +6,19 @@ from pipeline.finetune.examples import (
     RECEIPT_SCHEMA,
     TEXT_SCHEMA,
     Geometry,
+    Shot,
     answer_example,
     dense_example,
+    page_example,
 )
 from pipeline.finetune.patches import CHARACTERS, SLOTS
 from pipeline.finetune.tracing import NOWHERE
+from pipeline.job import Render
+from pipeline.models.idefics2.encoder import Idefics2Encoder
+from pipeline.render.renderer import Renderer
+from pipeline.synth.corpus import corpus_documents
+from pipeline.synth.files import Kind, look_in_file
+from pipeline.synth.words import Split
 
 
 def test_a_page_is_a_tile_of_the_canvas_with_a_label_for_every_patch(geometry: Geometry) -> None:
@@ -52,3 +60,21 @@ def test_the_share_of_tasks_is_kept_and_numbers_name_documents(geometry: Geometr
     assert again.answer is not None
     assert again.answer.schema_id == RECEIPT_SCHEMA
     assert np.array_equal(again.tile, answer_example(7, geometry, 0.0).tile)
+
+
+def test_a_page_is_drawn_as_the_pipeline_would_draw_its_file(geometry: Geometry) -> None:
+    encoder = Idefics2Encoder(224, 168, splitting=False, canvas=geometry.size)
+    differences: dict[Kind, list[float]] = {kind: [] for kind in Kind}
+    with Renderer(Render(), encoder.plan_page) as renderer:
+        for one in corpus_documents(7, 40, Split.TRAIN):
+            renderer.open(one.file().content)
+            (shown,) = encoder.encode(renderer.draw(1).image)
+            (page,) = one.document.pages
+            look = look_in_file(page.look, one.kind, one.suffix)
+            halved = one.kind is Kind.SCAN and one.scale in (2, 4)
+            shot = Shot() if one.kind is Kind.PDF else Shot(one.scale, halved)
+            drawn = page_example(page, look, shot, geometry, RECEIPT_SCHEMA).tile
+            differences[one.kind].append(float(np.abs(shown[:, :, :1] - drawn.astype(int)).mean()))
+    assert max(differences[Kind.IMAGE]) == 0
+    assert np.mean(differences[Kind.SCAN]) < 1
+    assert np.mean(differences[Kind.PDF]) < 1.5
