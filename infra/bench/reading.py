@@ -44,7 +44,7 @@ from pipeline.synth.altered import altered
 from pipeline.synth.corpus import CorpusDocument, corpus_documents, write_corpus
 from pipeline.synth.document import SynthPage, make_document
 from pipeline.synth.draw import Look
-from pipeline.synth.files import Kind, look_in_file
+from pipeline.synth.files import look_in_file
 from pipeline.synth.words import Split
 
 GEOMETRY, LAID_OUT = Geometry((12, 16), 14), Shot()
@@ -101,12 +101,8 @@ def tile_of(page: SynthPage, look: Look, shot: Shot = LAID_OUT) -> Image:
 def tile_of_file(one: CorpusDocument) -> Image:
     """The page in its file's look, as training would draw it."""
     (page,) = one.document.pages
-    shot = {
-        Kind.PDF: LAID_OUT,
-        Kind.SCAN: Shot(one.scale, halved=one.scale in (2, 4)),
-        Kind.IMAGE: Shot(one.scale),
-    }[one.kind]
-    return tile_of(page, look_in_file(page.look, one.kind, one.suffix), shot)
+    look = look_in_file(page.look, one.kind, one.suffix)
+    return tile_of(page, look, Shot.of_file(one.kind, one.scale))
 
 
 def figures(scores: Scores) -> dict[str, float]:

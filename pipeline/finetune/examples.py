@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from pipeline.records import Image
 from pipeline.synth.dense import dense_page
 from pipeline.synth.document import SynthPage, make_document
 from pipeline.synth.draw import Look, draw_page
+from pipeline.synth.files import Kind
 from pipeline.synth.layout import Glyph, Layout
 from pipeline.synth.words import Split
 
@@ -41,12 +43,22 @@ class Geometry:
 class Shot:
     """How a page becomes a tile: drawn at `scale` times the layout, and shrunk.
 
-    `pipeline.render.images` shrinks bilinearly; pdfium too, but for powers of two, where it takes
-    the mean (`halved`).
+    Bilinearly, or if `halved` by the mean.
     """
 
     scale: int = 1
     halved: bool = False
+
+    @classmethod
+    def of_file(cls, kind: Kind, scale: int) -> Self:
+        """Return how the pipeline gets at a page of such a file.
+
+        `pipeline.render.images` shrinks bilinearly; pdfium too, but for powers of two, where it
+        takes the mean.
+        """
+        if kind is Kind.IMAGE:
+            return cls(scale)
+        return cls(scale, halved=scale in (2, 4)) if kind is Kind.SCAN else cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,8 @@ def _labelled(
 
 def _shot(rng: random.Random) -> Shot:
     scale = rng.choices(_SCALES, _SCALE_WEIGHTS)[0]
-    return Shot(scale, halved=scale in (2, 4) and rng.random() < 0.5)
+    scanned = Shot.of_file(Kind.SCAN, scale)
+    return scanned if scanned.halved and rng.random() < 0.5 else Shot(scale)
 
 
 def _tile(layout: Layout, look: Look, shot: Shot, geometry: Geometry) -> Image:

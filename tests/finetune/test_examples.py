@@ -71,8 +71,7 @@ def test_a_page_is_drawn_as_the_pipeline_would_draw_its_file(geometry: Geometry)
             (shown,) = encoder.encode(renderer.draw(1).image)
             (page,) = one.document.pages
             look = look_in_file(page.look, one.kind, one.suffix)
-            halved = one.kind is Kind.SCAN and one.scale in (2, 4)
-            shot = Shot() if one.kind is Kind.PDF else Shot(one.scale, halved)
+            shot = Shot.of_file(one.kind, one.scale)
             drawn = page_example(page, look, shot, geometry, RECEIPT_SCHEMA).tile
             differences[one.kind].append(float(np.abs(shown[:, :, :1] - drawn.astype(int)).mean()))
     assert max(differences[Kind.IMAGE]) == 0
