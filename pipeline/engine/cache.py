@@ -1,0 +1,148 @@
+"""Keys and values of the rows under way, each row in a slot of its own.
+
+One tensor a layer and kind, (slots, length, key heads, head size), allocated once and written in
+place: a step copies nothing. Slots are not paged: rows of one job are alike in length, and a
+decode step reads the slots where they lie, without a gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.models.decoder import Attend, DecoderShape
+
+_ROUND = 32
+"""Attention reads whole multiples of so many positions, so that few shapes occur."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Keys and values of tokens that all prompts begin with, (tokens, key heads, head size)."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def length(self) -> int:
+        """How many tokens it has."""
+        return int(self.keys[0].shape[0]) if self.keys else 0
+
+
+class SlotCache:
+    """`slots` rows of up to `length` tokens."""
+
+    def __init__(self, shape: DecoderShape, slots: int, length: int) -> None:
+        self.shape = shape
+        self.slots = slots
+        self.length = length
+        size = (slots, length, shape.key_heads, shape.head_size)
+        # Zeroed: what lies behind a row's end is multiplied by zero, and must not be NaN.
+        self._keys, self._values = (
+            [torch.zeros(size, dtype=shape.dtype, device=shape.device) for _ in range(shape.layers)]
+            for _ in range(2)
+        )
+
+    def resized(self, slots: int, length: int) -> SlotCache:
+        """Return a cache of another size with the same contents, as far as they fit."""
+        other = SlotCache(self.shape, slots, length)
+        rows, positions = min(slots, self.slots), min(length, self.length)
+        for mine, theirs in zip(
+            (*self._keys, *self._values), (*other._keys, *other._values), strict=True
+        ):
+            theirs[:rows, :positions] = mine[:rows, :positions]
+        return other
+
+    def prefix(self, slot: int, length: int) -> Prefix:
+        """Copy out the first `length` tokens of a slot."""
+        keys, values = (
+            tuple(layer[slot, :length].clone() for layer in kind)
+            for kind in (self._keys, self._values)
+        )
+        return Prefix(keys, values)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of a slot to another."""
+        for layer in (*self._keys, *self._values):
+            layer[target, :length] = layer[source, :length]
+
+    def prefill(self, slots: Sequence[int], length: int, prefix: Prefix | None) -> Attend:
+        """Attention of new rows, one a slot, of `length` tokens each behind the prefix."""
+        rows = self._index(slots)
+        start = prefix.length if prefix is not None else 0
+        mask = None
+        if start:
+            ones = torch.ones(length, start + length, dtype=torch.bool, device=self.shape.device)
+            mask = ones.tril(start)
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            own = [part.unflatten(0, (len(slots), length)) for part in (keys, values)]
+            if prefix is not None and start:
+                common = prefix.keys[layer], prefix.values[layer]
+                own = [
+                    torch.cat((first.expand(len(slots), *first.shape), part), dim=1)
+                    for first, part in zip(common, own, strict=True)
+                ]
+            for cache, part in zip((self._keys, self._values), own, strict=True):
+                cache[layer][rows, : start + length] = part
+            asked = queries.unflatten(0, (len(slots), length))
+            return self._attention(asked, *own, mask).flatten(0, 1)
+
+        return attend
+
+    def step(self, slots: Sequence[int], positions: Sequence[Sequence[int]]) -> Attend:
+        """Attention of rows under way: `positions` are those of each row's new tokens."""
+        counts = [len(row) for row in positions]
+        n_rows, most = max(slots) + 1, max(counts)
+        longest = max(row[-1] for row in positions) + 1
+        span = min(self.length, -(-longest // _ROUND) * _ROUND)
+        flat_slots = np.repeat(np.asarray(slots), counts)
+        flat_positions = np.concatenate([np.asarray(row) for row in positions])
+        columns = np.concatenate([np.arange(count) for count in counts])
+        seen = np.zeros((n_rows, most), np.int64)  # a row that is not asked looks at one token
+        seen[flat_slots, columns] = flat_positions
+        hidden = np.arange(span) > seen[:, :, None]
+        mask = torch.from_numpy(np.where(hidden, -np.inf, 0).astype(np.float32))
+        mask = mask.to(self.shape.device, self.shape.dtype, non_blocking=True).unsqueeze(1)
+        at_slots, at_positions, at_columns = map(
+            self._index, (flat_slots, flat_positions, columns)
+        )
+        straight = most == 1 and list(slots) == list(range(n_rows))
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            self._keys[layer][at_slots, at_positions] = keys
+            self._values[layer][at_slots, at_positions] = values
+            if straight:
+                asked = queries.unsqueeze(1)
+            else:
+                asked = queries.new_zeros((n_rows, most, *queries.shape[1:]))
+                asked[at_slots, at_columns] = queries
+            kept = (cache[layer][:n_rows, :span] for cache in (self._keys, self._values))
+            attended = self._attention(asked, *kept, mask)
+            return attended[:, 0] if straight else attended[at_slots, at_columns]
+
+        return attend
+
+    def _attention(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """(rows, tokens, heads, head size) all, and out; without a mask, causal."""
+        attended = F.scaled_dot_product_attention(
+            queries.transpose(1, 2),
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.shape.heads != self.shape.key_heads,
+        )
+        return attended.transpose(1, 2)
+
+    def _index(self, numbers: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+        return torch.as_tensor(np.asarray(numbers, np.int64)).to(
+            self.shape.device, non_blocking=True
+        )
