@@ -76,6 +76,8 @@ class GrammarState:
         DeadEnd
             If the answer is not complete and no token leads on.
         """
+        if self._matcher.is_stopped():
+            return self._tokens.only(self._stop())
         if forced := self.forced():
             return self._tokens.only(forced[:1])
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)

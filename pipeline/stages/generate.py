@@ -10,7 +10,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import ItemError
-from pipeline.records import Answer, Failed, Failure, Generation, Sample, StageName
+from pipeline.records import Answer, Failed, Failure, Generation, Sample, StageName, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,25 @@ def _submit(sample: Sample | Failed, engine: Engine, ask: Ask) -> Callable[[], A
     grammar = None
     if ask.grammars is not None:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
-    future = engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar))
+    text = "\n".join(map(_printed, sample.words))
+    future = engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar, text))
     return lambda: _outcome(sample, future)
+
+
+def _printed(words: Sequence[Word]) -> str:
+    """Return a page's words as its lines: two spaces where more than a space's width is between."""
+    text = ""
+    before: Word | None = None
+    for word in words:
+        if before is not None:
+            height = before.bottom - before.top
+            if word.top > before.bottom - height / 2 or word.left < before.left:
+                text += "\n"
+            else:
+                text += "  " if word.left - before.right > height else " "
+        text += word.text
+        before = word
+    return text
 
 
 def _outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:

@@ -29,7 +29,7 @@ LONG = 24
 def load(folder: Path | str, **settings: Any) -> Idefics2Model:
     asked = ModelSettings(name=str(folder), **settings)
     checkpoint = resolve(asked)
-    model = family_of(checkpoint).load(checkpoint, asked, Placement())
+    model = Idefics2Model(checkpoint, asked, Placement())
     assert isinstance(model, Idefics2Model)
     return model
 
@@ -81,7 +81,7 @@ def stock_inputs(
     model: Idefics2Model, prompts: Sequence[str], images: Sequence[Sequence[Image]]
 ) -> Any:
     pictures = [[picture(image) for image in sample] for sample in images]
-    return model._processor(
+    return model.processor(
         images=pictures if any(pictures) else None,
         text=list(prompts),
         padding=True,
@@ -94,8 +94,8 @@ def stock_answers(
 ) -> list[str]:
     """What the documented use of transformers gives: processor, generate, batch_decode."""
     batch = stock_inputs(model, prompts, images)
-    tokenizer = model._processor.tokenizer
-    sequences = model._model.generate(
+    tokenizer = model.processor.tokenizer
+    sequences = model.weights.generate(
         **batch,
         do_sample=False,
         max_new_tokens=tokens,
@@ -104,14 +104,14 @@ def stock_answers(
         bad_words_ids=[[i] for i in tokenizer.convert_tokens_to_ids(NEVER)],
     )
     answers = sequences[:, batch["input_ids"].shape[1] :]
-    texts: list[str] = model._processor.batch_decode(answers, skip_special_tokens=True)
+    texts: list[str] = model.processor.batch_decode(answers, skip_special_tokens=True)
     return texts
 
 
 @contextmanager
 def swapped_rows(model: Idefics2Model, one: int, other: int) -> Iterator[None]:
     """Give one token's logit to another, and back."""
-    rows = model._model.lm_head.weight.data
+    rows = model.weights.lm_head.weight.data
     rows[[one, other]] = rows[[other, one]]
     yield
     rows[[one, other]] = rows[[other, one]]
@@ -198,7 +198,7 @@ def test_vision_features_are_the_stock_ones_of_padded_batches(
     batch = stock_inputs(model, [i.prompt for i in inputs], [[page] for page in pages])
     assert not bool(batch["pixel_attention_mask"].all()), "some tile must be padded"
     with torch.inference_mode():
-        stock = model._model.get_image_features(
+        stock = model.weights.get_image_features(
             pixel_values=batch["pixel_values"], pixel_attention_mask=batch["pixel_attention_mask"]
         ).pooler_output
         ours = torch.cat(model._features([t for item in inputs for t in item.tiles[0]]))
@@ -248,14 +248,14 @@ def test_rows_past_the_tokenizer_stand_for_no_text(
     model: Idefics2Model, checkpoint_folder: Path
 ) -> None:
     vocabulary = model.vocabulary
-    named = len(model._processor.tokenizer)
-    assert len(vocabulary.tokens) == model._model.config.text_config.vocab_size == named + 3
+    named = len(model.processor.tokenizer)
+    assert len(vocabulary.tokens) == model.weights.config.text_config.vocab_size == named + 3
     assert set(vocabulary.tokens[named:]) == {b""}
     del checkpoint_folder
 
 
 def test_every_special_token_is_known_to_be_one(model: Idefics2Model) -> None:
-    tokenizer = model._processor.tokenizer
+    tokenizer = model.processor.tokenizer
     special = ["<unk>", "<s>", "</s>", "<end_of_utterance>", *NEVER]
     ids = tokenizer.convert_tokens_to_ids(special)
     assert set(ids) == set(model.vocabulary.special_ids)
@@ -283,7 +283,7 @@ def test_an_answer_ends_before_a_stop_token(
         for step in range(2, LONG)
         if answer.token_ids[step] not in answer.token_ids[:step]
     )
-    stop_id = model._processor.tokenizer.convert_tokens_to_ids(stop)
+    stop_id = model.processor.tokenizer.convert_tokens_to_ids(stop)
     with swapped_rows(model, plain[row].token_ids[step], stop_id):
         cut = model.generate(inputs, LONG)
     assert cut[row].token_ids == plain[row].token_ids[:step]
@@ -315,8 +315,8 @@ def test_logprobs_are_the_log_softmax_of_a_direct_forward(
     batch["input_ids"] = torch.cat([batch["input_ids"], answered], 1)
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     with torch.inference_mode():
-        logits = model._model(**batch).logits[0, length - 1 : -1].clone()
-        logits[:, model._processor.tokenizer.convert_tokens_to_ids(NEVER)] = -torch.inf
+        logits = model.weights(**batch).logits[0, length - 1 : -1].clone()
+        logits[:, model.processor.tokenizer.convert_tokens_to_ids(NEVER)] = -torch.inf
     expected = logits.log_softmax(-1).gather(1, answered.T)[:, 0]
     assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
     assert answer.token_ids == tuple(logits.argmax(-1).tolist())
