@@ -106,4 +106,10 @@ class Stepper:
             prompt_tokens=len(row.prompt.ids),
             queue_s=row.started - row.submitted,
             model_s=row.vision_s + row.prefill_s + row.decode_s,
+            vision_s=row.vision_s,
+            prefill_s=row.prefill_s,
+            decode_s=row.decode_s,
+            forced_tokens=row.forced,
+            drafted_tokens=row.drafted,
+            passes=row.passes,
         )
