@@ -72,8 +72,10 @@ def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
         raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
     vision = prefill = 0.0
     with ThreadPoolExecutor(1) as helpers:
-        running = RunningBatch(model, slots, Limits.prefill_tokens, helpers)
+        running = RunningBatch(model, slots, Limits().prefill_tokens, helpers)
         requests = work.requests()
+        length = max(len(model.tokenize(one.prompt, one.tiles).ids) for one in requests)
+        running.make_room(length + MAX_NEW_TOKENS)
         for start in range(0, len(requests), slots):
             rows = [
                 Row(

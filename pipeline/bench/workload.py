@@ -84,7 +84,9 @@ def make_work(folder: Path, name: str, count: int, seed: int, threads: int) -> W
         output=Output(uri=str(folder / "out")),
     )
     recipe = prepare(job, "bench")
-    model = family_of(recipe.checkpoint).load(recipe.checkpoint, settings, Placement("cpu", threads))
+    model = family_of(recipe.checkpoint).load(
+        recipe.checkpoint, settings, Placement("cpu", threads)
+    )
     compact = recipe.checkpoint.compact_json
     return Work(
         recipe=recipe,

@@ -81,17 +81,18 @@ class SlotCache:
             mask = ones.tril(start)
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            own = [part.unflatten(0, (len(slots), length)) for part in (keys, values)]
+            own = [part.reshape(len(slots), length, *part.shape[1:]) for part in (keys, values)]
             if prefix is not None and start:
                 common = prefix.keys[layer], prefix.values[layer]
                 own = [
                     torch.cat((first.expand(len(slots), *first.shape), part), dim=1)
                     for first, part in zip(common, own, strict=True)
                 ]
-            for cache, part in zip((self._keys, self._values), own, strict=True):
-                cache[layer][rows, : start + length] = part
-            asked = queries.unflatten(0, (len(slots), length))
-            return self._attention(asked, *own, mask).flatten(0, 1)
+            all_keys, all_values = own
+            self._keys[layer][rows, : start + length] = all_keys
+            self._values[layer][rows, : start + length] = all_values
+            asked = queries.reshape(len(slots), length, *queries.shape[1:])
+            return self._attention(asked, all_keys, all_values, mask).flatten(0, 1)
 
         return attend
 
@@ -109,9 +110,7 @@ class SlotCache:
         hidden = np.arange(span) > seen[:, :, None]
         mask = torch.from_numpy(np.where(hidden, -np.inf, 0).astype(np.float32))
         mask = mask.to(self.shape.device, self.shape.dtype, non_blocking=True).unsqueeze(1)
-        at_slots, at_positions, at_columns = map(
-            self._index, (flat_slots, flat_positions, columns)
-        )
+        at_slots, at_positions, at_columns = map(self._index, (flat_slots, flat_positions, columns))
         straight = most == 1 and list(slots) == list(range(n_rows))
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -122,8 +121,9 @@ class SlotCache:
             else:
                 asked = queries.new_zeros((n_rows, most, *queries.shape[1:]))
                 asked[at_slots, at_columns] = queries
-            kept = (cache[layer][:n_rows, :span] for cache in (self._keys, self._values))
-            attended = self._attention(asked, *kept, mask)
+            kept_keys = self._keys[layer][:n_rows, :span]
+            kept_values = self._values[layer][:n_rows, :span]
+            attended = self._attention(asked, kept_keys, kept_values, mask)
             return attended[:, 0] if straight else attended[at_slots, at_columns]
 
         return attend

@@ -13,9 +13,7 @@ Allowed = Sequence[NDArray[np.bool_] | None]
 """One mask (vocabulary of the grammar,) a position; None allows everything."""
 
 
-def choose(
-    logits: Tensor, allowed: Allowed, never: Sequence[int]
-) -> tuple[list[int], list[float]]:
+def choose(logits: Tensor, allowed: Allowed, never: Sequence[int]) -> tuple[list[int], list[float]]:
     """Return the best allowed token of each position, and its log-probability among the allowed.
 
     `logits` is float32 (positions, vocabulary) and is overwritten. Ids past a mask's end, padding

@@ -15,8 +15,8 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
-from pipeline.errors import PagelakeError, SchemaError
 from pipeline.engine.token_table import TokenTable
+from pipeline.errors import PagelakeError, SchemaError
 from pipeline.models.base import Vocabulary
 
 _COMPACT = {"whitespace_flexible": False}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.engine.cache import Prefix, SlotCache
 from pipeline.engine.choose import choose
+from pipeline.engine.memory import MemoryPlan, free_bytes, plan_memory
 from pipeline.engine.row import Row
 from pipeline.models.stepping import SteppingModel
 
@@ -38,14 +39,35 @@ class RunningBatch:
     def __init__(
         self, model: SteppingModel, slots: int, prefill_tokens: int, helpers: Executor
     ) -> None:
-        """`prefill_tokens` bounds the prompts' tokens of one pass; `helpers` compute masks."""
+        """`slots` rows at most, fewer if memory is short: `plan` tells, once rows have joined.
+
+        `prefill_tokens` bounds the prompts' tokens of one pass; `helpers` compute masks.
+        """
         self._model = model
         self._decoder = model.decoder
-        self._slots = slots
+        self.slots = slots
+        self.plan: MemoryPlan | None = None
         self._prefill_tokens = prefill_tokens
         self._helpers = helpers
         self._cache: SlotCache | None = None
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
+
+    def make_room(self, length: int) -> None:
+        """Provide slots of so many tokens. Raises MemoryError if there is no room for them."""
+        shape = self._decoder.shape
+        if self._cache is None:
+            plan = plan_memory(self.slots, length, shape.bytes_a_token, free_bytes(shape.device))
+            self.plan, self.slots = plan, plan.slots
+            self._cache = SlotCache(shape, plan.slots, length)
+        elif length > self._cache.length:
+            # Both are held for a moment.
+            plan = plan_memory(
+                self._cache.slots, length, shape.bytes_a_token, free_bytes(shape.device)
+            )
+            if plan.slots < self._cache.slots:
+                raise MemoryError(f"no room for rows of {length} tokens: {plan}")
+            self.plan = plan
+            self._cache = self._cache.resized(plan.slots, length)
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> list[Choice]:
@@ -53,7 +75,6 @@ class RunningBatch:
 
         The prompts must be `alike`.
         """
-        self._make_room(max(len(row.prompt.ids) + row.request.max_new_tokens for row in rows))
         started = time.perf_counter()
         tiles = [tile for row in rows for page in row.request.tiles for tile in page]
         features = self._model.features(tiles)
@@ -73,8 +94,10 @@ class RunningBatch:
             row.look_ahead()
         masks = self._helpers.submit(_masks, rows)
         tokens = [row.asked for row in rows]
-        positions = [range(row.cached, row.cached + len(asked)) for row, asked in
-                     zip(rows, tokens, strict=True)]
+        positions = [
+            range(row.cached, row.cached + len(asked))
+            for row, asked in zip(rows, tokens, strict=True)
+        ]
         assert self._cache is not None
         hidden = self._decoder.forward(
             self._decoder.embed(self._index(list(chain.from_iterable(tokens)))),
@@ -99,9 +122,9 @@ class RunningBatch:
         count = len(texts[0])
         embedded = self._decoder.embed(self._index(list(chain.from_iterable(texts))))
         if features:
-            embedded[self._index(_image_places(rows, start, count))] = torch.cat(
-                list(features)
-            ).to(embedded.dtype)
+            embedded[self._index(_image_places(rows, start, count))] = torch.cat(list(features)).to(
+                embedded.dtype
+            )
         hidden = self._decoder.forward(
             embedded,
             self._index(list(range(start, start + count)) * len(rows)),
@@ -138,8 +161,9 @@ class RunningBatch:
         ]
         if used != offered:  # the grammar refused a guess, and all behind it
             starts = np.cumsum([0, *offered[:-1]])
-            kept = [int(at) + n for at, count in zip(starts, used, strict=True)
-                    for n in range(count)]
+            kept = [
+                int(at) + n for at, count in zip(starts, used, strict=True) for n in range(count)
+            ]
             logits = logits[self._index(kept)]
         flat = [
             mask
@@ -165,12 +189,6 @@ class RunningBatch:
             for start in range(0, len(members), most):
                 yield members[start : start + most]
 
-    def _make_room(self, length: int) -> None:
-        if self._cache is None:
-            self._cache = SlotCache(self._decoder.shape, self._slots, length)
-        elif length > self._cache.length:
-            self._cache = self._cache.resized(self._slots, length)
-
     def _index(self, numbers: Sequence[int]) -> Tensor:
         device = self._decoder.shape.device
         return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)
@@ -182,7 +200,8 @@ def _masks(rows: Sequence[Row]) -> list[list[NDArray[np.bool_]] | None]:
 
 def _wanted(rows: Sequence[Row]) -> list[int]:
     """Which of the step's tokens something is chosen behind: a row's last pending, and guesses."""
-    wanted, at = [], 0
+    wanted: list[int] = []
+    at = 0
     for row in rows:
         n_pending, n_draft = len(row.pending), len(row.draft)
         wanted += range(at + n_pending - 1, at + n_pending + n_draft)

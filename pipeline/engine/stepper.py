@@ -70,6 +70,9 @@ class Stepper:
                 submitted=item.submitted,
             )
             row.begin()
+            self._batch.make_room(len(row.prompt.ids) + request.max_new_tokens)
+            if self._batch.slots < self._scheduler.slots:
+                self._scheduler.shrink(self._batch.slots)
             self._scheduler.waiting.append(row)
 
     def _attempt(

@@ -40,7 +40,11 @@ class TokenTable:
             reach = min(self._longest, len(text) - start)
             lengths = range(reach, 0, -1)
             token = next(
-                (i for n in lengths if (i := self._by_text.get(text[start : start + n])) is not None),
+                (
+                    i
+                    for n in lengths
+                    if (i := self._by_text.get(text[start : start + n])) is not None
+                ),
                 None,
             )
             if token is None:
@@ -51,7 +55,7 @@ class TokenTable:
 
     @cached_property
     def closing_rank(self) -> NDArray[np.int64]:
-        """How soon a token leads to the end of a JSON value, int64 (vocabulary size,); least soonest.
+        """How soon a token ends a JSON value, int64 (vocabulary size,), the soonest least.
 
         Stop tokens, then by the first byte: of a string, object or list the end, then what
         separates, then short values, then what opens. Of two the shorter.

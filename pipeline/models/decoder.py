@@ -109,10 +109,10 @@ class Decoder:
         last = len(self._layers) - 1
         for number, layer in enumerate(self._layers):
             inside = self._rms(hidden, layer.before_attention)
-            mixed = layer.queries_keys_values(inside).unflatten(-1, (-1, self.shape.head_size))
+            mixed = layer.queries_keys_values(inside).view(len(inside), -1, self.shape.head_size)
             turned = _turned(mixed[:, : heads + key_heads], *turn)
-            queries, keys = turned.split((heads, key_heads), dim=1)
-            attended = attend(number, queries, keys, mixed[:, heads + key_heads :]).flatten(1)
+            queries, keys, values = turned[:, :heads], turned[:, heads:], mixed[:, -key_heads:]
+            attended = attend(number, queries, keys, values).flatten(1)
             if number == last and wanted is not None:
                 attended, hidden = attended[wanted], hidden[wanted]
             hidden = hidden + layer.attended(attended)
@@ -150,10 +150,11 @@ class _Joined:
         self._weight: Tensor | None = None
         if all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers):
             joined = torch.cat([layer.weight.detach() for layer in layers])
-            for layer, part in zip(
-                layers, joined.split([layer.out_features for layer in layers]), strict=True
-            ):
+            at = 0
+            for layer in layers:
+                part = joined[at : at + layer.out_features]
                 layer.weight = torch.nn.Parameter(part, requires_grad=False)
+                at += layer.out_features
             self._weight = joined
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ class _Joined:
 
 def _turned(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn (tokens, heads, head size) by the positions' angles, halves against each other."""
-    halves = heads.unflatten(-1, (2, -1))
+    halves = heads.reshape(*heads.shape[:-1], 2, heads.shape[-1] // 2)
     return torch.addcmul(halves * cosines, halves.flip(2), sines).flatten(2)
 
 

@@ -21,7 +21,10 @@ VOCABULARY = FakeModel().vocabulary
 (STOP,) = VOCABULARY.stop_ids
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
+    "properties": {
+        "name": {"type": "string"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    },
     "required": ["name", "tags"],
     "additionalProperties": False,
 }

@@ -35,7 +35,10 @@ class Idefics2Model:
     tile's features never depend on its company.
     """
 
-    max_tiles_per_chunk = 16  # the connector widens every patch to 14,336 floats at 8B
+    max_tiles_per_chunk = 16
+    chunk_bytes = 4 << 30
+    """What a chunk's activations may take: the connector widens every patch to 14,336 floats at 8B.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement
@@ -168,9 +171,13 @@ class Idefics2Model:
         grids: dict[tuple[int, int], list[int]] = {}
         for i, tile in enumerate(tiles):
             grids.setdefault(self._grid(tile), []).append(i)
-        for members in grids.values():
-            for start in range(0, len(members), self.max_tiles_per_chunk):
-                yield members[start : start + self.max_tiles_per_chunk]
+        config = self.weights.config
+        widest = max(config.text_config.intermediate_size, config.vision_config.intermediate_size)
+        for (rows, columns), members in grids.items():
+            tile_bytes = 3 * rows * columns * widest * self.weights.dtype.itemsize
+            most = max(1, min(self.max_tiles_per_chunk, self.chunk_bytes // tile_bytes))
+            for start in range(0, len(members), most):
+                yield members[start : start + most]
 
     def _grid(self, tile: Image) -> tuple[int, int]:
         patch = self.weights.config.vision_config.patch_size

@@ -20,7 +20,7 @@ from transformers.models.idefics2.image_processing_pil_idefics2 import (
 
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import PagePlan, Placement
-from pipeline.models.families import BUNDLED, family_of, resolve
+from pipeline.models.families import BUNDLED, resolve
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.models.idefics2.model import Idefics2Model
 from pipeline.records import Image
