@@ -49,25 +49,21 @@ class RunningBatch:
         self.plan: MemoryPlan | None = None
         self._prefill_tokens = prefill_tokens
         self._helpers = helpers
-        self._cache: SlotCache | None = None
+        self._cache = SlotCache(self._decoder.shape, slots, 0)
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
 
     def make_room(self, length: int) -> None:
         """Provide slots of so many tokens. Raises MemoryError if there is no room for them."""
+        if length <= self._cache.length:
+            return
         shape = self._decoder.shape
-        if self._cache is None:
-            plan = plan_memory(self.slots, length, shape.bytes_a_token, free_bytes(shape.device))
-            self.plan, self.slots = plan, plan.slots
-            self._cache = SlotCache(shape, plan.slots, length)
-        elif length > self._cache.length:
-            # Both are held for a moment.
-            plan = plan_memory(
-                self._cache.slots, length, shape.bytes_a_token, free_bytes(shape.device)
-            )
-            if plan.slots < self._cache.slots:
-                raise MemoryError(f"no room for rows of {length} tokens: {plan}")
-            self.plan = plan
-            self._cache = self._cache.resized(plan.slots, length)
+        plan = plan_memory(self.slots, length, shape.bytes_a_token, free_bytes(shape.device))
+        if self._cache.length == 0:
+            self.slots = plan.slots
+        elif plan.slots < self.slots:  # old and new are held together for a moment
+            raise MemoryError(f"no room for rows of {length} tokens: {plan}")
+        self.plan = plan
+        self._cache = self._cache.resized(self.slots, length)
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> list[Choice]:
@@ -98,7 +94,6 @@ class RunningBatch:
             range(row.cached, row.cached + len(asked))
             for row, asked in zip(rows, tokens, strict=True)
         ]
-        assert self._cache is not None
         hidden = self._decoder.forward(
             self._decoder.embed(self._index(list(chain.from_iterable(tokens)))),
             self._index(list(chain.from_iterable(positions))),
@@ -112,7 +107,6 @@ class RunningBatch:
         return choices
 
     def _prefill(self, rows: Sequence[Row], features: Sequence[Tensor]) -> list[Choice]:
-        assert self._cache is not None
         masks = self._helpers.submit(_masks, rows)
         first = rows[0].prompt
         start = first.shared

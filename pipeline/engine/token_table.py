@@ -14,7 +14,7 @@ _CLOSING_FIRST = b'"}],n0123456789-tf[{'
 
 
 class TokenTable:
-    """The tokens of a vocabulary. `canonical`: the grammar's library tokenizes as the model does."""
+    """A vocabulary's tokens. `canonical`: the grammar's library tokenizes as the model does."""
 
     def __init__(self, vocabulary: Vocabulary, *, canonical: bool) -> None:
         self.size = len(vocabulary.tokens)

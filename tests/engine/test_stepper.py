@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import pytest
@@ -65,8 +65,8 @@ class Fixture:
 
 
 @pytest.fixture(scope="module")
-def nano() -> Iterator[Fixture]:
-    yield Fixture()
+def nano() -> Fixture:
+    return Fixture()
 
 
 def answers(engine: Engine, requests: Sequence[Request]) -> list[Generation]:
