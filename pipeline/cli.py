@@ -166,7 +166,7 @@ def finetune(
     with _interruptible():
         finished = train(loaded)
     if not finished:
-        _complain("stopped; the checkpoint is saved, run the same command again to go on")
+        _complain("stopped; run the same command again to go on")
         raise typer.Exit(EXIT_INTERRUPTED)
 
 

@@ -148,7 +148,8 @@ def test_doctor_finds_what_this_machine_has() -> None:
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(job_file: Path, runner: str) -> None:
     slow = ["--set", "model.family=fake", "--set", "model.name=fake?edge=224&seconds=30"]
     process = subprocess.Popen(
-        [*PAGELAKE, "run", str(job_file), "--runner", runner, *slow],
+        # Whoever runs these tests in the background may have had Ctrl-C ignored.
+        ["env", "--default-signal=INT", *PAGELAKE, "run", str(job_file), "--runner", runner, *slow],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

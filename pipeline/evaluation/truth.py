@@ -12,6 +12,7 @@ grouped by. Numbers are read exactly.
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -156,6 +157,9 @@ def _record(row: Row, where: str) -> dict[str, Any]:
 def _parsed(text: str, where: str) -> Any:
     try:
         return loads(text)
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} at character {error.pos + 1}"  # the line's, not the decoder's lines
+        raise InputError(f"{where} is not JSON ({problem}); mend it") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON ({one_line(error)}); mend it") from None
 
@@ -168,6 +172,12 @@ def _rows(file: str, by: str | None) -> Iterator[tuple[str, Row]]:
         store, path = filesystem(file)
         with store.open_input_file(path) as stream:
             yield from _json_rows(stream, file) if reader is None else reader(stream, file, by)
+    except FileNotFoundError as error:
+        raise InputError(f"truth {file}: there is no such file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"truth {file}: is not text; give JSON lines, a .csv or a .parquet file"
+        ) from error
     except (OSError, ValueError, NotImplementedError, csv.Error) as error:
         raise InputError(f"truth {file}: cannot be read ({one_line(error)})") from error
 

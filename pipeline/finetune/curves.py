@@ -57,8 +57,8 @@ class Curve:
         self._last = (position.seconds, position.documents)
         self._write("steps", position, {"stage": stage, "documents_per_second": speed, **means})
         self.say(
-            f"{progress:4.0%} {position.seconds / 60:6.1f} min {position.documents:>9,} documents "
-            f"{speed:5.1f}/s  {stage}: {_shown(means)}"
+            f"{min(progress, 1):4.0%} {position.seconds / 60:6.1f} min "
+            f"{position.documents:>9,} documents {speed:5.1f}/s  {stage}: {_shown(means)}"
         )
 
     def validated(self, position: Position, scores: Mapping[str, float]) -> None:

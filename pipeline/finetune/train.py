@@ -210,6 +210,8 @@ class Trainer:
     def _resume(self) -> None:
         saved = disk.load(self.folder)
         if saved is None:
+            if self.rank == 0:
+                self.curve.say(f"training {self.job.name} from random weights")
             return
         self.position = saved.position
         self.coach.load_state_dict(saved.weights)

@@ -64,7 +64,7 @@ def test_keys_that_the_schema_does_not_name_are_counted(write_truth: Any) -> Non
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"uri": "a"', "line 2 is not JSON"),
+        ('{"uri": "a"', "line 2 is not JSON (Expecting ',' delimiter at character 12); mend it"),
         ("[1]", "line 2: is not a JSON object"),
         ('{"record": {}}', 'line 2: has no "uri"'),
         ('{"uri": "a"}', 'line 2: has no "record"'),
@@ -90,9 +90,9 @@ def test_a_mistake_is_one_line_that_names_the_line(tmp_path: Path, line: str, me
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("absent.jsonl", None, "cannot be read"),
+        ("absent.jsonl", None, "there is no such file"),
         ("empty.jsonl", b"", "holds no document"),
-        ("bytes.jsonl", b"\xff\xfe", "cannot be read"),
+        ("bytes.jsonl", b"\xff\xfe", "is not text"),
         ("broken.parquet", b"PAR1", "cannot be read"),
         ("other.csv", b"file,record\na,{}\n", 'has no "uri"'),
     ],
