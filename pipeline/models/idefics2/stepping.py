@@ -28,6 +28,7 @@ class SteppingIdefics2:
 
     def __init__(self, whole: Idefics2Model) -> None:
         self._whole = whole
+        self.weights = whole.weights
         self._processor = whole.processor
         self.decoder = Decoder(whole.weights.model.text_model, whole.weights.lm_head)
         self.never = whole.never
@@ -68,7 +69,7 @@ class SteppingIdefics2:
 
     def _tokenize(self, prompt: str) -> PromptTokens:
         ids = self._processor(text=[prompt])["input_ids"][0]
-        image = self._whole.weights.config.image_token_id
+        image = self.weights.config.image_token_id
         fake = self._processor.tokenizer.convert_tokens_to_ids("<fake_token_around_image>")
         shared = next((i for i, token in enumerate(ids) if token in (image, fake)), 0)
         return PromptTokens(

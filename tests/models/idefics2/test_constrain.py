@@ -128,7 +128,7 @@ def test_logprobs_are_among_the_allowed_tokens(checkpoint_folder: Path) -> None:
     text = model.processor(text=[item.prompt], return_tensors="pt")
     ids = torch.cat([text["input_ids"], torch.tensor([answer.token_ids])], 1)
     with torch.inference_mode():
-        features = torch.stack(model._features(item.tiles[0]))
+        features = torch.stack(model.features(item.tiles[0]))
         embedded = model.weights.model.inputs_merger(
             ids, model.weights.get_input_embeddings()(ids), features.flatten(0, 1)
         )

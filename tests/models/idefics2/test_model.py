@@ -201,7 +201,7 @@ def test_vision_features_are_the_stock_ones_of_padded_batches(
         stock = model.weights.get_image_features(
             pixel_values=batch["pixel_values"], pixel_attention_mask=batch["pixel_attention_mask"]
         ).pooler_output
-        ours = torch.cat(model._features([t for item in inputs for t in item.tiles[0]]))
+        ours = torch.cat(model.features([t for item in inputs for t in item.tiles[0]]))
     expected = torch.cat(list(stock))
     assert expected.std() > 0.1
     assert (expected[:8] - expected[40:48]).abs().max() > 0.1, "pages must differ"
@@ -216,9 +216,9 @@ def test_the_size_of_a_vision_chunk_changes_nothing(
 ) -> None:
     tiles = [t for page in pages for t in model_input(checkpoint_folder, page).tiles[0]]
     with torch.inference_mode():
-        together = model._features(tiles)
+        together = model.features(tiles)
         monkeypatch.setattr(model, "max_tiles_per_chunk", 2)
-        apart = model._features(tiles)
+        apart = model.features(tiles)
     assert len(together) == len(apart) == len(tiles) == 35
     torch.testing.assert_close(torch.stack(apart), torch.stack(together), atol=1e-5, rtol=1e-5)
 
@@ -234,7 +234,7 @@ def test_image_tokens_are_never_generated(
 
     folder = make_checkpoint(edit=prefer_image_tokens)
     rigged = load(folder)
-    image, fake = rigged._processor.tokenizer.convert_tokens_to_ids(NEVER)
+    image, fake = rigged.processor.tokenizer.convert_tokens_to_ids(NEVER)
     batch = stock_inputs(rigged, [prompt(folder)], [[pages[0]]])
     with torch.inference_mode():
         assert int(rigged._model(**batch).logits[0, -1].argmax()) in (image, fake)
@@ -267,7 +267,7 @@ def test_every_special_token_is_known_to_be_one(model: Idefics2Model) -> None:
 
 def test_nanos_task_token_is_special() -> None:
     nano = load("nano")
-    ids = nano._processor.tokenizer.convert_tokens_to_ids([*NEVER, "<receipt>"])
+    ids = nano.processor.tokenizer.convert_tokens_to_ids([*NEVER, "<receipt>"])
     assert set(ids) <= set(nano.vocabulary.special_ids)
 
 
