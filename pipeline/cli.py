@@ -170,6 +170,36 @@ def finetune(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option(help="A bundled model, or a folder of one.")] = "nano",
+    samples: Annotated[int, typer.Option(min=8, help="How many made receipts.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Figures are medians of so many.")] = 5,
+    slots: Annotated[int, typer.Option(min=1, help="How many samples run together.")] = 16,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the model; all cores.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, other receipts.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure the stages on this machine, beside the usual ways to run the model."""
+    import json
+    import tempfile
+    from pathlib import Path
+
+    from pipeline.bench.bench import measure
+    from pipeline.bench.workload import make_work
+
+    threads = threads or os.cpu_count() or 1
+    with _interruptible(), tempfile.TemporaryDirectory(prefix="pagelake-") as folder:
+        work = make_work(Path(folder), model, samples, seed, threads)
+        report = measure(
+            work, rounds=rounds, slots=slots, threads=threads, seed=seed, say=people.print
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        report.print(Console(emoji=False))
+
+
 @job_app.command("schema")
 def job_schema() -> None:
     """Print the JSON Schema of job files, for editors."""

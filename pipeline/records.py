@@ -236,7 +236,10 @@ class Generation:
     """The model's answer to one sample.
 
     `logprobs` are natural logarithms, one an output token, among the tokens that the grammar
-    allowed. `model_s` is the sample's share of its batch's wall time, in seconds.
+    allowed. `model_s` is the sample's share of its batches' wall time in the model, in seconds;
+    `vision_s`, `prefill_s` and `decode_s` are its parts, 0 where they are not told apart. Of the
+    tokens `forced_tokens` were left no choice by the grammar, and `drafted_tokens` were guessed
+    right; both cost no pass of their own. `passes` counts those that the answer took, 0 if unknown.
     """
 
     text: str
@@ -246,6 +249,17 @@ class Generation:
     prompt_tokens: int
     queue_s: float = 0.0
     model_s: float = 0.0
+    vision_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    forced_tokens: int = 0
+    drafted_tokens: int = 0
+    passes: int = 0
+
+
+MODEL_TIMES = ("queue_s", "model_s", "vision_s", "prefill_s", "decode_s")
+MODEL_COUNTS = ("forced_tokens", "drafted_tokens", "passes")
+"""What of a `Generation` goes on into the tables under the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +300,12 @@ class PageResult:
     encode_s: float = 0.0
     queue_s: float = 0.0
     model_s: float = 0.0
+    vision_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    forced_tokens: int = 0
+    drafted_tokens: int = 0
+    passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

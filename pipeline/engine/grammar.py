@@ -15,6 +15,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
+from pipeline.engine.token_table import TokenTable
 from pipeline.errors import PagelakeError, SchemaError
 from pipeline.models.base import Vocabulary
 
@@ -35,8 +36,7 @@ class Grammar:
         self, schema: Mapping[str, Any], vocabulary: Vocabulary, *, compact: bool = False
     ) -> None:
         tokenizer, canonical = _tokenizer(vocabulary)
-        self._stop_ids = vocabulary.stop_ids
-        self._size = len(vocabulary.tokens)
+        self._tokens = TokenTable(vocabulary, canonical=canonical)
         source = _source(schema, compact=compact, canonical=canonical)
         self._matcher = LLMatcher(tokenizer, source, log_level=0)
         if self._matcher.is_error():
@@ -48,7 +48,7 @@ class Grammar:
 
     def start(self) -> GrammarState:
         """Return a fresh state for one answer."""
-        return GrammarState(self._matcher.deep_copy(), self._size, self._stop_ids)
+        return GrammarState(self._matcher.deep_copy(), self._tokens)
 
 
 class DeadEnd(PagelakeError):
@@ -61,34 +61,86 @@ class DeadEnd(PagelakeError):
 class GrammarState:
     """A `pipeline.models.base.Constraint` backed by llguidance."""
 
-    def __init__(self, matcher: LLMatcher, size: int, stop_ids: Sequence[int]) -> None:
+    def __init__(self, matcher: LLMatcher, tokens: TokenTable) -> None:
         self._matcher = matcher
-        self._size = size
-        self._stop_ids = list(stop_ids)
+        self._tokens = tokens
 
     def allowed(self) -> NDArray[np.bool_]:
         """Return bool (vocabulary size,): the tokens that keep the answer valid.
+
+        Where one text alone can follow, that is the token which the model's tokenizer would write
+        it with, and no other.
 
         Raises
         ------
         DeadEnd
             If the answer is not complete and no token leads on.
         """
-        if not self._matcher.is_stopped():
-            packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-            if not self._matcher.is_stopped():
-                return np.unpackbits(packed, bitorder="little")[: self._size].view(np.bool_)
-        # The matcher stops before the stop token is consumed, or where it knows no way on.
-        if not self._matcher.is_accepting():
-            raise DeadEnd
-        only_stop = np.zeros(self._size, np.bool_)
-        only_stop[self._stop_ids] = True
-        return only_stop
+        if self._matcher.is_stopped():
+            return self._tokens.only(self._stop())
+        if forced := self.forced():
+            return self._tokens.only(forced[:1])
+        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._matcher.is_stopped():
+            return self._tokens.only(self._stop())
+        return np.unpackbits(packed, bitorder="little")[: self._tokens.size].view(np.bool_)
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must come next, as far as there is no choice; often none.
+
+        Raises
+        ------
+        DeadEnd
+            As `allowed`.
+        """
+        if self._matcher.is_stopped():
+            return self._stop()[:1]
+        if self._tokens.canonical:
+            forced: list[int] = self._matcher.compute_ff_tokens()
+            return forced
+        return self._tokens.spell(self._matcher.compute_ff_bytes())
 
     def accept(self, token_id: int) -> None:
         """Move past one allowed token."""
         if not self._matcher.consume_token(token_id):
             raise ValueError(f"token {token_id} is not allowed here: {self._matcher.get_error()}")
+
+    def allowed_along(self, draft: Sequence[int]) -> list[NDArray[np.bool_]]:
+        """Return what is allowed here and behind each token of a draft, as far as it is allowed."""
+        masks = [self.allowed()]
+        moved = 0
+        for token in draft:
+            if not masks[-1][token] or token in self._tokens.stop_ids:
+                break
+            self.accept(token)
+            moved += 1
+            masks.append(self.allowed())
+        if moved:
+            self._matcher.rollback(moved)
+        return masks
+
+    def closing(self, limit: int) -> list[int] | None:
+        """Return a short way to complete the answer, stop token left out; None if beyond `limit`.
+
+        Takes what closes before what goes on, so strings and lists end at once and missing keys
+        get the least value that the schema allows.
+        """
+        state = GrammarState(self._matcher.deep_copy(), self._tokens)
+        way: list[int] = []
+        while len(way) <= limit:
+            options = np.flatnonzero(state.allowed())
+            token = int(options[self._tokens.closing_rank[options].argmin()])
+            if token in self._tokens.stop_ids:
+                return way
+            state.accept(token)
+            way.append(token)
+        return None
+
+    def _stop(self) -> list[int]:
+        # The matcher stops before the stop token is consumed, or where it knows no way on.
+        if not self._matcher.is_accepting():
+            raise DeadEnd
+        return list(self._tokens.stop_ids)
 
 
 def check_schema(schema: Mapping[str, Any], name: str) -> None:
@@ -107,7 +159,8 @@ def _source(schema: Mapping[str, Any], *, compact: bool, canonical: bool) -> str
     # would: right for a real tokenizer, a dead end for a list of long tokens.
     options = "" if canonical else '%llguidance {"no_forcing": true}\n'
     # Tokenizers of the sentencepiece kind start a word with a space: one is let through.
-    lark = f'{options}start: " "? value\nvalue: %json {json.dumps(styled)}\n'
+    start = "value" if compact else '" "? value'
+    lark = f"{options}start: {start}\nvalue: %json {json.dumps(styled)}\n"
     grammar: str = LLMatcher.grammar_from_lark(lark)
     return grammar
 

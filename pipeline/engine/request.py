@@ -10,9 +10,13 @@ from pipeline.records import Tiles
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to answer: a prompt with one image placeholder a page, and each page's tiles."""
+    """One sample to answer: a prompt with one image placeholder a page, and each page's tiles.
+
+    `page_text` is what the pages' text layers hold, if they do; it only makes the answer faster.
+    """
 
     prompt: str
     tiles: Tiles
     max_new_tokens: int
     grammar: Grammar | None = None
+    page_text: str = ""

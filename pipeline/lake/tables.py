@@ -14,7 +14,15 @@ import pyarrow as pa
 
 from pipeline.lake.exact_json import dumps
 from pipeline.lake.values import converter
-from pipeline.records import DocumentResult, Failure, PageResult, Provenance, State
+from pipeline.records import (
+    MODEL_COUNTS,
+    MODEL_TIMES,
+    DocumentResult,
+    Failure,
+    PageResult,
+    Provenance,
+    State,
+)
 
 _TEXT, _COUNT, _SECONDS = pa.string(), pa.int32(), pa.float64()
 
@@ -66,6 +74,12 @@ _PAGE_COLUMNS: list[Column] = [
     ("encode_s", _SECONDS, "seconds to cut the page into tiles"),
     ("queue_s", _SECONDS, "seconds the sample waited for the model"),
     ("model_s", _SECONDS, "the sample's share of its batches' seconds in the model"),
+    ("vision_s", _SECONDS, "of model_s, for the images"),
+    ("prefill_s", _SECONDS, "of model_s, for the prompt"),
+    ("decode_s", _SECONDS, "of model_s, for the answer"),
+    ("forced_tokens", _COUNT, "of output_tokens, those that the schema left no choice about"),
+    ("drafted_tokens", _COUNT, "of output_tokens, those guessed right from the text layer"),
+    ("passes", _COUNT, "passes through the model that the answer took; 0 if unknown"),
 ]
 
 _DOCUMENT_COLUMNS: list[Column] = [
@@ -109,9 +123,8 @@ def pages_table(
         "page_numbers": (list(result.id.page_numbers) for result in results),
         "raw_text": (_text(result.raw_text) for result in results),
     }
-    for name in ("attempts", "prompt_tokens", "output_tokens"):
-        columns[name] = [getattr(result, name) for result in results]
-    for name in ("rasterize_s", "encode_s", "queue_s", "model_s"):
+    counts = ("attempts", "prompt_tokens", "output_tokens", *MODEL_COUNTS)
+    for name in (*counts, "rasterize_s", "encode_s", *MODEL_TIMES):
         columns[name] = [getattr(result, name) for result in results]
     return _table(pages_schema(record_type), shared | columns, len(results))
 

@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from pipeline.lake.plans import FAILURE, failure_of, failure_row
 from pipeline.records import (
+    MODEL_COUNTS,
+    MODEL_TIMES,
     Answer,
     Failed,
     FinishReason,
@@ -63,8 +65,8 @@ ANSWERS = pa.schema(
         pa.field("logprobs", pa.list_(pa.float32())),
         pa.field("finish_reason", pa.string()),
         pa.field("prompt_tokens", pa.int32()),
-        pa.field("queue_s", pa.float64()),
-        pa.field("model_s", pa.float64()),
+        *(pa.field(name, pa.float64()) for name in MODEL_TIMES),
+        *(pa.field(name, pa.int32()) for name in MODEL_COUNTS),
     ]
 )
 
@@ -187,8 +189,7 @@ def _answer(row: Mapping[str, Any]) -> Answer | Failed:
         logprobs=tuple(row["logprobs"]),
         finish_reason=FinishReason(row["finish_reason"]),
         prompt_tokens=row["prompt_tokens"],
-        queue_s=row["queue_s"],
-        model_s=row["model_s"],
+        **{name: row[name] for name in (*MODEL_TIMES, *MODEL_COUNTS)},
     )
     return Answer(_identity(row), generation, row["rasterize_s"], row["encode_s"])
 

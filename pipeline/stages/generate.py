@@ -10,7 +10,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import ItemError
-from pipeline.records import Answer, Failed, Failure, Generation, Sample, StageName
+from pipeline.records import Answer, Failed, Failure, Generation, Sample, StageName, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,31 @@ def _submit(sample: Sample | Failed, engine: Engine, ask: Ask) -> Callable[[], A
     grammar = None
     if ask.grammars is not None:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
-    future = engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar))
+    text = printed_text(sample.words)
+    future = engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar, text))
     return lambda: _outcome(sample, future)
+
+
+def printed_text(pages: Sequence[Sequence[Word]]) -> str:
+    """Return what pages' text layers print, line by line.
+
+    Two spaces stand where the words are further apart than they are high.
+    """
+    lines: list[str] = []
+    for page in pages:
+        before: Word | None = None
+        for word in page:
+            if before is None or word.left < before.left or word.top > _middle(before):
+                lines.append(word.text)
+            else:
+                far = word.left - before.right > before.bottom - before.top
+                lines[-1] += ("  " if far else " ") + word.text
+            before = word
+    return "\n".join(lines)
+
+
+def _middle(word: Word) -> float:
+    return (word.top + word.bottom) / 2
 
 
 def _outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:

@@ -7,6 +7,8 @@ from typing import Any
 
 from pipeline.lake.exact_json import dumps, loads
 from pipeline.records import (
+    MODEL_COUNTS,
+    MODEL_TIMES,
     Answer,
     Failed,
     Failure,
@@ -71,7 +73,6 @@ def _result(answer: Answer, state: State, **outcome: Any) -> PageResult:
         output_tokens=len(generation.token_ids),
         rasterize_s=answer.rasterize_s,
         encode_s=answer.encode_s,
-        queue_s=generation.queue_s,
-        model_s=generation.model_s,
+        **{name: getattr(generation, name) for name in (*MODEL_TIMES, *MODEL_COUNTS)},
         **outcome,
     )

@@ -10,6 +10,8 @@ import pytest
 from pipeline.errors import ItemError
 from pipeline.lake.tables import documents_schema, documents_table, pages_schema, pages_table
 from pipeline.records import (
+    MODEL_COUNTS,
+    MODEL_TIMES,
     Document,
     DocumentResult,
     FailureKind,
@@ -48,7 +50,7 @@ SHARED = [
     "conflicts",
 ]
 PAGES = ["page_numbers", "raw_text", "attempts", "prompt_tokens", "output_tokens"]
-TIMINGS = ["rasterize_s", "encode_s", "queue_s", "model_s"]
+TIMINGS = ["rasterize_s", "encode_s", *MODEL_TIMES, *MODEL_COUNTS]
 DOCUMENTS = ["pages_ok", "pages_truncated", "pages_failed", "pages_skipped", "field_pages"]
 
 

@@ -279,10 +279,10 @@ def test_an_adapter_that_does_not_load_is_one_line(
 def test_an_adapter_is_loaded_whole_or_refused(checkpoint_folder: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    tuned = peft.get_peft_model(load(checkpoint_folder)._model, lora)
+    tuned = peft.get_peft_model(load(checkpoint_folder).weights, lora)
     tuned.save_pretrained(tmp_path)
     expected = {name: p for name, p in tuned.base_model.model.named_parameters() if "lora_" in name}
-    loaded = dict(load(checkpoint_folder, adapter=str(tmp_path))._model.named_parameters())
+    loaded = dict(load(checkpoint_folder, adapter=str(tmp_path)).weights.named_parameters())
     assert expected
     assert all(torch.equal(loaded[name], p) for name, p in expected.items())
     edit(tmp_path / "adapter_config.json", target_modules=["k_proj"])
@@ -319,7 +319,7 @@ def test_a_missing_gpu_is_one_line(folder: Path, device: str) -> None:
 def test_the_dtype_of_the_weights_is_the_effective_one(checkpoint_folder: Path) -> None:
     for dtype in ("auto", "float32", "bfloat16"):
         model = load(checkpoint_folder, dtype=dtype)
-        assert str(model._model.dtype) == f"torch.{effective_dtype(dtype, on_gpu=False)}"
+        assert str(model.decoder.shape.dtype) == f"torch.{effective_dtype(dtype, on_gpu=False)}"
 
 
 def test_a_fixed_canvas_is_not_split() -> None:

@@ -33,7 +33,7 @@ from pipeline.job import Job
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.models.families import BUNDLED
-from pipeline.records import FailureKind
+from pipeline.records import MODEL_TIMES, FailureKind
 from pipeline.render.renderer import DocumentInfo, Renderer
 from pipeline.runners.progress import RunProgress
 from pipeline.runners.run import Options, failure_kinds, run
@@ -44,7 +44,7 @@ RunJob = Callable[..., Summary]
 Rows = Callable[[Path | str, str], list[dict[str, Any]]]
 
 PROVENANCE_OF_A_RUN = ("run_id", "processed_at")
-TIMINGS = ("rasterize_s", "encode_s", "queue_s", "model_s")
+TIMINGS = ("rasterize_s", "encode_s", *MODEL_TIMES)
 
 
 def without(rows: list[dict[str, Any]], *columns: str) -> list[dict[str, Any]]:

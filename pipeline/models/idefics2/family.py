@@ -48,8 +48,13 @@ class Idefics2Family:
     def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:
         """Load the weights. Raises CheckpointError."""
         from pipeline.models.idefics2.model import Idefics2Model
+        from pipeline.models.idefics2.stepping import SteppingIdefics2
 
-        return Idefics2Model(checkpoint, settings, placement)
+        whole = Idefics2Model(checkpoint, settings, placement)
+        try:
+            return SteppingIdefics2(whole)
+        except ValueError:
+            return whole
 
 
 def render_prompt(processor: Any, instructions: str, n_pages: int, schema_id: str) -> str:

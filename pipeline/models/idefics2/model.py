@@ -35,7 +35,10 @@ class Idefics2Model:
     tile's features never depend on its company.
     """
 
-    max_tiles_per_chunk = 16  # the connector widens every patch to 14,336 floats at 8B
+    max_tiles_per_chunk = 16
+    chunk_bytes = 4 << 30
+    """What a chunk's activations may take: the connector widens every patch to 14,336 floats at 8B.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement
@@ -47,24 +50,24 @@ class Idefics2Model:
             raise CheckpointError(
                 "resources.gpus_per_actor: it asks for a GPU and torch finds none here; set it to 0"
             )
-        self._processor = load_processor(checkpoint)
+        self.processor = load_processor(checkpoint)
         if settings.image_splitting != "auto":
-            self._processor.image_processor.do_image_splitting = settings.image_splitting
-        self._model: Any = _load_weights(checkpoint, settings, self._device)
-        latents = self._model.config.perceiver_config.resampler_n_latents
-        if self._processor.image_seq_len != latents:
+            self.processor.image_processor.do_image_splitting = settings.image_splitting
+        self.weights: Any = _load_weights(checkpoint, settings, self._device)
+        latents = self.weights.config.perceiver_config.resampler_n_latents
+        if self.processor.image_seq_len != latents:
             raise CheckpointError(
                 f"model.name: '{checkpoint.name}' has image_seq_len "
-                f"{self._processor.image_seq_len} in its processor and {latents} latents in its "
+                f"{self.processor.image_seq_len} in its processor and {latents} latents in its "
                 "model; mend processor_config.json"
             )
-        self._levels = pixel_table(self._processor.image_processor)
+        self._levels = pixel_table(self.processor.image_processor)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The tokenizer as a grammar sees it."""
-        tokenizer = self._processor.tokenizer
-        size = self._model.config.text_config.vocab_size
+        tokenizer = self.processor.tokenizer
+        size = self.weights.config.text_config.vocab_size
         # `all_special_ids` leaves out the image tokens and those only the backend marks as special.
         added = tokenizer.added_tokens_decoder
         special = {i for i, token in added.items() if token.special}
@@ -86,8 +89,13 @@ class Idefics2Model:
         )
 
     @cached_property
+    def never(self) -> tuple[int, ...]:
+        """Tokens that no answer may hold."""
+        return tuple(self.processor.tokenizer.convert_tokens_to_ids(list(_NEVER_GENERATED)))
+
+    @cached_property
     def _stop_ids(self) -> tuple[int, ...]:
-        tokenizer = self._processor.tokenizer
+        tokenizer = self.processor.tokenizer
         end_of_utterance = tokenizer.convert_tokens_to_ids("<end_of_utterance>")
         return tuple(dict.fromkeys((tokenizer.eos_token_id, end_of_utterance)))
 
@@ -105,28 +113,28 @@ class Idefics2Model:
             raise
 
     def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
-        text = self._processor(
+        text = self.processor(
             text=[item.prompt for item in inputs], padding=True, return_tensors="pt"
         ).to(self._device)
-        features = self._features([tile for i in inputs for page in i.tiles for tile in page])
+        features = self.features([tile for i in inputs for page in i.tiles for tile in page])
         logits = ConstrainedLogits(
             [item.constraint for item in inputs],
             stop_ids=self._stop_ids,
-            never=self._processor.tokenizer.convert_tokens_to_ids(list(_NEVER_GENERATED)),
+            never=self.never,
         )
         vision = (
             {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
             if features
             else {}
         )
-        sequences = self._model.generate(
+        sequences = self.weights.generate(
             **text,
             **vision,
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_new_tokens,
             eos_token_id=list(self._stop_ids),
-            pad_token_id=self._processor.tokenizer.pad_token_id,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
             logits_processor=LogitsProcessorList([logits]),
         )
         answers = sequences[:, text["input_ids"].shape[1] :].tolist()
@@ -142,19 +150,19 @@ class Idefics2Model:
         stops = [i for i, token in enumerate(ids) if token in self._stop_ids]
         end = stops[0] if stops else len(ids)
         return ModelOutput(
-            text=self._processor.tokenizer.decode(ids[:end], skip_special_tokens=True),
+            text=self.processor.tokenizer.decode(ids[:end], skip_special_tokens=True),
             token_ids=tuple(ids[:end]),
             logprobs=tuple(logprobs[:end]),
             finish_reason=FinishReason.STOP if stops else FinishReason.LENGTH,
             prompt_tokens=int(prompt_tokens),
         )
 
-    def _features(self, tiles: Sequence[Image]) -> list[torch.Tensor]:
+    def features(self, tiles: Sequence[Image]) -> list[torch.Tensor]:
         """Return one (n_latents, hidden) tensor a tile, in the order given."""
         features: list[torch.Tensor | None] = [None] * len(tiles)
         for chunk in self._chunks(tiles):
             pixels = self.pixels([tiles[i] for i in chunk]).unsqueeze(1)
-            encoded = self._model.get_image_features(pixel_values=pixels).pooler_output
+            encoded = self.weights.get_image_features(pixel_values=pixels).pooler_output
             for i, feature in zip(chunk, encoded, strict=True):
                 features[i] = feature
         return [feature for feature in features if feature is not None]
@@ -163,12 +171,16 @@ class Idefics2Model:
         grids: dict[tuple[int, int], list[int]] = {}
         for i, tile in enumerate(tiles):
             grids.setdefault(self._grid(tile), []).append(i)
-        for members in grids.values():
-            for start in range(0, len(members), self.max_tiles_per_chunk):
-                yield members[start : start + self.max_tiles_per_chunk]
+        config = self.weights.config
+        widest = max(config.text_config.intermediate_size, config.vision_config.intermediate_size)
+        for (rows, columns), members in grids.items():
+            tile_bytes = 3 * rows * columns * widest * self.weights.dtype.itemsize
+            most = max(1, min(self.max_tiles_per_chunk, self.chunk_bytes // tile_bytes))
+            for start in range(0, len(members), most):
+                yield members[start : start + most]
 
     def _grid(self, tile: Image) -> tuple[int, int]:
-        patch = self._model.config.vision_config.patch_size
+        patch = self.weights.config.vision_config.patch_size
         return tile.shape[0] // patch, tile.shape[1] // patch
 
     def pixels(self, tiles: Sequence[Image]) -> torch.Tensor:
@@ -177,15 +189,15 @@ class Idefics2Model:
         Pixels past the last whole patch are cut: the patch convolution never reads them.
         """
         rows, columns = self._grid(tiles[0])
-        patch = self._model.config.vision_config.patch_size
+        patch = self.weights.config.vision_config.patch_size
         height, width = rows * patch, columns * patch
         if self._device.type == "cpu":
             looked_up = look_up(self._levels, [tile[:height, :width] for tile in tiles])
-            return torch.from_numpy(looked_up).to(self._model.dtype)
+            return torch.from_numpy(looked_up).to(self.weights.dtype)
         pixels = torch.empty(
-            (len(tiles), 3, height, width), dtype=self._model.dtype, device=self._device
+            (len(tiles), 3, height, width), dtype=self.weights.dtype, device=self._device
         )
-        tables = torch.from_numpy(self._levels).to(self._device, self._model.dtype)
+        tables = torch.from_numpy(self._levels).to(self._device, self.weights.dtype)
         for target, tile in zip(pixels, tiles, strict=True):
             levels = torch.from_numpy(np.array(tile[:height, :width])).to(self._device)
             for channel, table in enumerate(tables):

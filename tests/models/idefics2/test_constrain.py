@@ -37,7 +37,7 @@ SHORT = {
 def load(name: str) -> Idefics2Model:
     settings = ModelSettings(name=name)
     checkpoint = resolve(settings)
-    model = family_of(checkpoint).load(checkpoint, settings, Placement())
+    model = Idefics2Model(checkpoint, settings, Placement())
     assert isinstance(model, Idefics2Model)
     return model
 
@@ -125,14 +125,14 @@ def test_logprobs_are_among_the_allowed_tokens(checkpoint_folder: Path) -> None:
     grammar = Grammar(SHORT, model.vocabulary)
     (item,) = model_inputs(str(checkpoint_folder), [grammar])
     (answer,) = model.generate([item], 60)
-    text = model._processor(text=[item.prompt], return_tensors="pt")
+    text = model.processor(text=[item.prompt], return_tensors="pt")
     ids = torch.cat([text["input_ids"], torch.tensor([answer.token_ids])], 1)
     with torch.inference_mode():
-        features = torch.stack(model._features(item.tiles[0]))
-        embedded = model._model.model.inputs_merger(
-            ids, model._model.get_input_embeddings()(ids), features.flatten(0, 1)
+        features = torch.stack(model.features(item.tiles[0]))
+        embedded = model.weights.model.inputs_merger(
+            ids, model.weights.get_input_embeddings()(ids), features.flatten(0, 1)
         )
-        logits = model._model(inputs_embeds=embedded).logits[0, text["input_ids"].shape[1] - 1 :]
+        logits = model.weights(inputs_embeds=embedded).logits[0, text["input_ids"].shape[1] - 1 :]
     state = grammar.start()
     forced = 0
     for token, logprob, row in zip(answer.token_ids, answer.logprobs, logits, strict=False):

@@ -20,7 +20,7 @@ from transformers.models.idefics2.image_processing_pil_idefics2 import (
 
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import PagePlan, Placement
-from pipeline.models.families import BUNDLED, family_of, resolve
+from pipeline.models.families import BUNDLED, resolve
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.models.idefics2.model import Idefics2Model
 from pipeline.records import Image
@@ -44,7 +44,7 @@ def stock_processor(edges: tuple[int, int], splitting: bool) -> Any:
 @cache
 def nano() -> Idefics2Model:
     checkpoint = resolve(ModelSettings(name="nano"))
-    model = family_of(checkpoint).load(checkpoint, ModelSettings(name="nano"), Placement())
+    model = Idefics2Model(checkpoint, ModelSettings(name="nano"), Placement())
     assert isinstance(model, Idefics2Model)
     return model
 

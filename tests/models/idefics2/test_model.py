@@ -29,7 +29,7 @@ LONG = 24
 def load(folder: Path | str, **settings: Any) -> Idefics2Model:
     asked = ModelSettings(name=str(folder), **settings)
     checkpoint = resolve(asked)
-    model = family_of(checkpoint).load(checkpoint, asked, Placement())
+    model = Idefics2Model(checkpoint, asked, Placement())
     assert isinstance(model, Idefics2Model)
     return model
 
@@ -81,7 +81,7 @@ def stock_inputs(
     model: Idefics2Model, prompts: Sequence[str], images: Sequence[Sequence[Image]]
 ) -> Any:
     pictures = [[picture(image) for image in sample] for sample in images]
-    return model._processor(
+    return model.processor(
         images=pictures if any(pictures) else None,
         text=list(prompts),
         padding=True,
@@ -94,8 +94,8 @@ def stock_answers(
 ) -> list[str]:
     """What the documented use of transformers gives: processor, generate, batch_decode."""
     batch = stock_inputs(model, prompts, images)
-    tokenizer = model._processor.tokenizer
-    sequences = model._model.generate(
+    tokenizer = model.processor.tokenizer
+    sequences = model.weights.generate(
         **batch,
         do_sample=False,
         max_new_tokens=tokens,
@@ -104,14 +104,14 @@ def stock_answers(
         bad_words_ids=[[i] for i in tokenizer.convert_tokens_to_ids(NEVER)],
     )
     answers = sequences[:, batch["input_ids"].shape[1] :]
-    texts: list[str] = model._processor.batch_decode(answers, skip_special_tokens=True)
+    texts: list[str] = model.processor.batch_decode(answers, skip_special_tokens=True)
     return texts
 
 
 @contextmanager
 def swapped_rows(model: Idefics2Model, one: int, other: int) -> Iterator[None]:
     """Give one token's logit to another, and back."""
-    rows = model._model.lm_head.weight.data
+    rows = model.weights.lm_head.weight.data
     rows[[one, other]] = rows[[other, one]]
     yield
     rows[[one, other]] = rows[[other, one]]
@@ -198,10 +198,10 @@ def test_vision_features_are_the_stock_ones_of_padded_batches(
     batch = stock_inputs(model, [i.prompt for i in inputs], [[page] for page in pages])
     assert not bool(batch["pixel_attention_mask"].all()), "some tile must be padded"
     with torch.inference_mode():
-        stock = model._model.get_image_features(
+        stock = model.weights.get_image_features(
             pixel_values=batch["pixel_values"], pixel_attention_mask=batch["pixel_attention_mask"]
         ).pooler_output
-        ours = torch.cat(model._features([t for item in inputs for t in item.tiles[0]]))
+        ours = torch.cat(model.features([t for item in inputs for t in item.tiles[0]]))
     expected = torch.cat(list(stock))
     assert expected.std() > 0.1
     assert (expected[:8] - expected[40:48]).abs().max() > 0.1, "pages must differ"
@@ -216,9 +216,9 @@ def test_the_size_of_a_vision_chunk_changes_nothing(
 ) -> None:
     tiles = [t for page in pages for t in model_input(checkpoint_folder, page).tiles[0]]
     with torch.inference_mode():
-        together = model._features(tiles)
+        together = model.features(tiles)
         monkeypatch.setattr(model, "max_tiles_per_chunk", 2)
-        apart = model._features(tiles)
+        apart = model.features(tiles)
     assert len(together) == len(apart) == len(tiles) == 35
     torch.testing.assert_close(torch.stack(apart), torch.stack(together), atol=1e-5, rtol=1e-5)
 
@@ -234,7 +234,7 @@ def test_image_tokens_are_never_generated(
 
     folder = make_checkpoint(edit=prefer_image_tokens)
     rigged = load(folder)
-    image, fake = rigged._processor.tokenizer.convert_tokens_to_ids(NEVER)
+    image, fake = rigged.processor.tokenizer.convert_tokens_to_ids(NEVER)
     batch = stock_inputs(rigged, [prompt(folder)], [[pages[0]]])
     with torch.inference_mode():
         assert int(rigged._model(**batch).logits[0, -1].argmax()) in (image, fake)
@@ -248,14 +248,14 @@ def test_rows_past_the_tokenizer_stand_for_no_text(
     model: Idefics2Model, checkpoint_folder: Path
 ) -> None:
     vocabulary = model.vocabulary
-    named = len(model._processor.tokenizer)
-    assert len(vocabulary.tokens) == model._model.config.text_config.vocab_size == named + 3
+    named = len(model.processor.tokenizer)
+    assert len(vocabulary.tokens) == model.weights.config.text_config.vocab_size == named + 3
     assert set(vocabulary.tokens[named:]) == {b""}
     del checkpoint_folder
 
 
 def test_every_special_token_is_known_to_be_one(model: Idefics2Model) -> None:
-    tokenizer = model._processor.tokenizer
+    tokenizer = model.processor.tokenizer
     special = ["<unk>", "<s>", "</s>", "<end_of_utterance>", *NEVER]
     ids = tokenizer.convert_tokens_to_ids(special)
     assert set(ids) == set(model.vocabulary.special_ids)
@@ -267,7 +267,7 @@ def test_every_special_token_is_known_to_be_one(model: Idefics2Model) -> None:
 
 def test_nanos_task_token_is_special() -> None:
     nano = load("nano")
-    ids = nano._processor.tokenizer.convert_tokens_to_ids([*NEVER, "<receipt>"])
+    ids = nano.processor.tokenizer.convert_tokens_to_ids([*NEVER, "<receipt>"])
     assert set(ids) <= set(nano.vocabulary.special_ids)
 
 
@@ -283,7 +283,7 @@ def test_an_answer_ends_before_a_stop_token(
         for step in range(2, LONG)
         if answer.token_ids[step] not in answer.token_ids[:step]
     )
-    stop_id = model._processor.tokenizer.convert_tokens_to_ids(stop)
+    stop_id = model.processor.tokenizer.convert_tokens_to_ids(stop)
     with swapped_rows(model, plain[row].token_ids[step], stop_id):
         cut = model.generate(inputs, LONG)
     assert cut[row].token_ids == plain[row].token_ids[:step]
@@ -315,8 +315,8 @@ def test_logprobs_are_the_log_softmax_of_a_direct_forward(
     batch["input_ids"] = torch.cat([batch["input_ids"], answered], 1)
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     with torch.inference_mode():
-        logits = model._model(**batch).logits[0, length - 1 : -1].clone()
-        logits[:, model._processor.tokenizer.convert_tokens_to_ids(NEVER)] = -torch.inf
+        logits = model.weights(**batch).logits[0, length - 1 : -1].clone()
+        logits[:, model.processor.tokenizer.convert_tokens_to_ids(NEVER)] = -torch.inf
     expected = logits.log_softmax(-1).gather(1, answered.T)[:, 0]
     assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
     assert answer.token_ids == tuple(logits.argmax(-1).tolist())

@@ -1,0 +1,1 @@
+"""`pagelake bench`: what each stage costs on this machine, beside what could be had."""

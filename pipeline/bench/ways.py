@@ -1,0 +1,97 @@
+"""Ways to have the samples of a workload answered, ours and those it is measured against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.bench.workload import MAX_NEW_TOKENS, Work
+from pipeline.engine.engine import Engine, Limits
+from pipeline.engine.row import Row
+from pipeline.engine.running import RunningBatch
+from pipeline.errors import RunError
+from pipeline.models.stepping import SteppingModel
+from pipeline.records import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One pass over the samples; `answers` in their order, none where none were written."""
+
+    seconds: float
+    cpu_seconds: float
+    answers: tuple[str, ...] = ()
+    generations: tuple[Generation, ...] = ()
+
+
+def timed(work: Callable[[], Sequence[str]]) -> Measured:
+    """Run `work` once."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    answers = tuple(work())
+    return Measured(time.perf_counter() - wall, time.process_time() - cpu, answers)
+
+
+def by_static_batches(work: Work, batch: int, count: int | None = None) -> Measured:
+    """transformers' `generate` on batches as they come, greedy, under the same grammar.
+
+    With `batch` 1 it is the loop of the model's documentation.
+    """
+    inputs = work.inputs()[:count]
+
+    def answer() -> list[str]:
+        return [
+            output.text
+            for start in range(0, len(inputs), batch)
+            for output in work.model.generate(inputs[start : start + batch], MAX_NEW_TOKENS)
+        ]
+
+    return timed(answer)
+
+
+def by_engine(work: Work, limits: Limits) -> Measured:
+    """Our engine, all samples handed in at once."""
+    requests = work.requests()
+    wall, cpu = time.perf_counter(), time.process_time()
+    with Engine(work.model, limits) as engine:
+        futures = [engine.submit(request) for request in requests]
+        generations = tuple(future.result() for future in futures)
+    return Measured(
+        time.perf_counter() - wall,
+        time.process_time() - cpu,
+        tuple(one.text for one in generations),
+        generations,
+    )
+
+
+def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
+    """Return the seconds of vision and of prefill alone, over all samples: no answer costs less."""
+    model = work.model
+    if not isinstance(model, SteppingModel):
+        raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
+    vision = prefill = 0.0
+    with ThreadPoolExecutor(1) as helpers:
+        running = RunningBatch(model, slots, Limits().prefill_tokens, helpers)
+        requests = work.requests()
+        length = max(len(model.tokenize(one.prompt, one.tiles).ids) for one in requests)
+        running.make_room(length + MAX_NEW_TOKENS)
+        for start in range(0, len(requests), slots):
+            rows = [
+                Row(
+                    request=request,
+                    future=Future(),
+                    prompt=model.tokenize(request.prompt, request.tiles),
+                    grammar=None,
+                    drafter=None,
+                    stop_ids=frozenset(model.vocabulary.stop_ids),
+                    submitted=0.0,
+                    slot=slot,
+                )
+                for slot, request in enumerate(requests[start : start + slots])
+            ]
+            for group in running.alike(rows):
+                running.join(group)
+            vision += sum(row.vision_s for row in rows)
+            prefill += sum(row.prefill_s for row in rows)
+    return vision, prefill

@@ -1,0 +1,165 @@
+"""Keys and values of the rows under way, each row in a slot of its own.
+
+One tensor a layer and kind, allocated once and written in place: a step copies nothing. Values are
+(slots, key heads, length, head size); keys too, but on a CPU (slots, key heads, head size, length),
+where the product with one query then runs along memory. Slots are not paged: rows of one job are
+alike in length, and a decode step reads the slots where they lie, without a gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.models.decoder import Attend, DecoderShape
+
+_ROUND = 32
+"""Attention reads whole multiples of so many positions, so that few shapes occur."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Keys and values of tokens that all prompts begin with, (tokens, key heads, head size)."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def length(self) -> int:
+        """How many tokens it has."""
+        return int(self.keys[0].shape[0]) if self.keys else 0
+
+
+class SlotCache:
+    """`slots` rows of up to `length` tokens."""
+
+    def __init__(self, shape: DecoderShape, slots: int, length: int) -> None:
+        self.shape = shape
+        self.slots = slots
+        self.length = length
+        self._across = shape.device.type == "cpu"
+        upright = (slots, shape.key_heads, length, shape.head_size)
+        across = (slots, shape.key_heads, shape.head_size, length)
+        # Zeroed: what lies behind a row's end is multiplied by zero, and must not be NaN.
+        self._keys, self._values = (
+            [torch.zeros(size, dtype=shape.dtype, device=shape.device) for _ in range(shape.layers)]
+            for size in (across if self._across else upright, upright)
+        )
+
+    def resized(self, slots: int, length: int) -> SlotCache:
+        """Return a cache of another size with the same contents, as far as they fit."""
+        other = SlotCache(self.shape, slots, length)
+        rows, positions = min(slots, self.slots), min(length, self.length)
+        for layer in range(self.shape.layers):
+            for mine, theirs in zip(self._upright(layer), other._upright(layer), strict=True):
+                theirs[:rows, :, :positions] = mine[:rows, :, :positions]
+        return other
+
+    def prefix(self, slot: int, length: int) -> Prefix:
+        """Copy out the first `length` tokens of a slot."""
+        pairs = [
+            tuple(kind[slot, :, :length].transpose(0, 1).clone() for kind in self._upright(layer))
+            for layer in range(self.shape.layers)
+        ]
+        keys, values = zip(*pairs, strict=True)
+        return Prefix(keys, values)
+
+    def prefill(self, slots: Sequence[int], length: int, prefix: Prefix | None) -> Attend:
+        """Attention of new rows, one a slot, of `length` tokens each behind the prefix."""
+        rows = self._index(slots)
+        start = prefix.length if prefix is not None else 0
+        mask = None
+        if start:
+            ones = torch.ones(length, start + length, dtype=torch.bool, device=self.shape.device)
+            mask = ones.tril(start)
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            own = [part.reshape(len(slots), length, *part.shape[1:]) for part in (keys, values)]
+            if prefix is not None and start:
+                common = prefix.keys[layer], prefix.values[layer]
+                own = [
+                    torch.cat((first.expand(len(slots), *first.shape), part), dim=1)
+                    for first, part in zip(common, own, strict=True)
+                ]
+            all_keys, all_values = own
+            for kept, part in zip(self._upright(layer), own, strict=True):
+                kept[rows, :, : start + length] = part.transpose(1, 2)
+            asked = queries.reshape(len(slots), length, *queries.shape[1:])
+            return self._attention(asked, all_keys, all_values, mask).flatten(0, 1)
+
+        return attend
+
+    def step(self, slots: Sequence[int], positions: Sequence[Sequence[int]]) -> Attend:
+        """Attention of rows under way: `positions` are those of each row's new tokens."""
+        counts = [len(row) for row in positions]
+        n_rows, most = max(slots) + 1, max(counts)
+        longest = max(row[-1] for row in positions) + 1
+        span = min(self.length, -(-longest // _ROUND) * _ROUND)
+        flat_slots = np.repeat(np.asarray(slots), counts)
+        flat_positions = np.concatenate([np.asarray(row) for row in positions])
+        columns = np.concatenate([np.arange(count) for count in counts])
+        seen = np.zeros((n_rows, most), np.int64)  # a row that is not asked looks at one token
+        seen[flat_slots, columns] = flat_positions
+        hidden = np.arange(span) > seen[:, :, None]
+        mask = torch.from_numpy(np.where(hidden, -np.inf, 0).astype(np.float32))
+        mask = mask.to(self.shape.device, self.shape.dtype, non_blocking=True).unsqueeze(1)
+        at_slots, at_positions, at_columns = map(self._index, (flat_slots, flat_positions, columns))
+        straight = most == 1 and list(slots) == list(range(n_rows))
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            for kept, part in zip(self._upright(layer), (keys, values), strict=True):
+                kept[at_slots, :, at_positions] = part
+            if straight:
+                asked = queries.unsqueeze(1)
+            else:
+                asked = queries.new_zeros((n_rows, most, *queries.shape[1:]))
+                asked[at_slots, at_columns] = queries
+            kept_keys, kept_values = (
+                kept[:n_rows, :, :span].transpose(1, 2) for kept in self._upright(layer)
+            )
+            one = self._one_query if self._across else self._attention
+            attended = one(asked, kept_keys, kept_values, mask)
+            return attended[:, 0] if straight else attended[at_slots, at_columns]
+
+        return attend
+
+    def _upright(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, both (slots, key heads, length, head size)."""
+        keys = self._keys[layer]
+        return keys.transpose(2, 3) if self._across else keys, self._values[layer]
+
+    def _one_query(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """As `_attention`: quicker on a CPU for the few queries of a step."""
+        n_rows, n_queries, heads, size = queries.shape
+        shared = heads // self.shape.key_heads
+        grouped = (n_rows, self.shape.key_heads, shared * n_queries)
+        asked = queries.transpose(1, 2).reshape(*grouped, size) * size**-0.5
+        scores = torch.matmul(asked, keys.permute(0, 2, 3, 1))
+        scores = scores.view(n_rows, -1, shared, n_queries, scores.shape[-1]) + mask.unsqueeze(2)
+        weights = scores.softmax(-1).view(*grouped, -1)
+        attended = torch.matmul(weights, values.transpose(1, 2))
+        return attended.view(n_rows, heads, n_queries, size).transpose(1, 2)
+
+    def _attention(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """(rows, tokens, heads, head size) all, and out; without a mask, causal."""
+        attended = F.scaled_dot_product_attention(
+            queries.transpose(1, 2),
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.shape.heads != self.shape.key_heads,
+        )
+        return attended.transpose(1, 2)
+
+    def _index(self, numbers: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+        return torch.as_tensor(np.asarray(numbers, np.int64)).to(
+            self.shape.device, non_blocking=True
+        )

@@ -1,0 +1,79 @@
+"""Idefics2 token by token, for the engine's running batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from torch import Tensor
+
+from pipeline.models.base import ModelInput, ModelOutput, Vocabulary
+from pipeline.models.decoder import Decoder
+from pipeline.models.idefics2.model import Idefics2Model
+from pipeline.models.stepping import PromptTokens
+from pipeline.records import Image, Tiles
+
+_LEAST_SHARED = 16
+"""Fewer tokens in common are quicker computed again than looked up."""
+
+
+class SteppingIdefics2:
+    """A `pipeline.models.stepping.SteppingModel` on the weights of an `Idefics2Model`.
+
+    Raises
+    ------
+    ValueError
+        If the text model is none that `Decoder` runs.
+    """
+
+    def __init__(self, whole: Idefics2Model) -> None:
+        self._whole = whole
+        self.weights = whole.weights
+        self._processor = whole.processor
+        self.decoder = Decoder(whole.weights.model.text_model, whole.weights.lm_head)
+        self.never = whole.never
+        self._tokenized = lru_cache(maxsize=64)(self._tokenize)
+        self._n_quote = len(self._encode('"'))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer as a grammar sees it."""
+        return self._whole.vocabulary
+
+    def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
+        """Answer a batch whole; see `pipeline.models.base.Model.generate`."""
+        return self._whole.generate(inputs, max_new_tokens)
+
+    def tokenize(self, prompt: str, tiles: Tiles) -> PromptTokens:
+        """Return the prompt with each page's placeholder widened to its tiles' tokens."""
+        del tiles  # the checkpoint splits every page alike
+        return self._tokenized(prompt)
+
+    def features(self, tiles: Sequence[Image]) -> list[Tensor]:
+        """Encode tiles: (latents, width) each."""
+        return self._whole.features(tiles)
+
+    def tokens_of(self, text: str) -> list[int]:
+        """Return the tokens that the model would write this text with, inside an answer."""
+        # Behind a quote, because some tokenizers put a space before the first word.
+        return self._encode(f'"{text}')[self._n_quote :]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return an answer's text, without special tokens."""
+        text: str = self._processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._processor.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _tokenize(self, prompt: str) -> PromptTokens:
+        ids = self._processor(text=[prompt])["input_ids"][0]
+        image = self.weights.config.image_token_id
+        fake = self._processor.tokenizer.convert_tokens_to_ids("<fake_token_around_image>")
+        shared = next((i for i, token in enumerate(ids) if token in (image, fake)), 0)
+        return PromptTokens(
+            ids=tuple(ids),
+            is_image=tuple(token == image for token in ids),
+            shared=shared if shared >= _LEAST_SHARED else 0,
+        )

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pipeline.engine.draft import Drafter
+
+PAGE = "Kaf Luejex\n12 Oak Road\n2 Wilio Bars  9.40\n17 Grall  62.21\nTotal 71.61"
+
+
+def drafter(most_tokens: int = 8) -> Drafter:
+    return Drafter(PAGE, _tokens, _text, most_tokens)
+
+
+def _tokens(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def _text(ids: Sequence[int]) -> str:
+    return bytes(ids).decode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess"),
+    [
+        ('{"merchant":"Ka', "f Luejex"),
+        ('{"merchant":"Kaf Lu', "ejex"),
+        ('{"merchant":"Kaf Luejex","items":[{"name":"Wilio', " Bars"),
+        ('{"name":"Grall","qty":17,"price":62', ".21"),
+        ('{"name":"Grall","qty":17,"price": 62.', "21"),
+        ('{"total":71', ".61"),
+    ],
+)
+def test_the_page_goes_on_as_printed(answer: str, guess: str) -> None:
+    assert _text(drafter(24).guess(_tokens(answer))) == guess
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['{"merchant":"', '{"merchant":"K', '{"merchant":"Zz', '{"merchant":"af', '{"qty":1', "", "{"],
+)
+def test_no_guess_without_a_word_of_the_page(answer: str) -> None:
+    assert drafter().guess(_tokens(answer)) == []
+
+
+def test_a_guess_stays_on_its_line_and_within_its_length() -> None:
+    assert _text(drafter(3).guess(_tokens('{"a":"12 Oak'))) == " Ro"
+    assert drafter().guess(_tokens('{"a":"12 Oak Road')) == []
+
+
+def test_what_occurs_twice_is_sought_from_the_last_place_on() -> None:
+    page = Drafter("Bread Roll\nBread Cake\nBread Rye", _tokens, _text)
+    assert _text(page.guess(_tokens('["Bread'))) == " Roll"
+    assert _text(page.guess(_tokens('["Bread C'))) == "ake"
+    assert _text(page.guess(_tokens('["Bread Cake","Bread'))) == " Rye"

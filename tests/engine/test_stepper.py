@@ -1,0 +1,157 @@
+"""The running batch answers as `generate` does, in any company and any order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import pytest
+from torch import Tensor
+
+from pipeline.engine.engine import Engine, Limits
+from pipeline.engine.grammar import Grammar
+from pipeline.engine.request import Request
+from pipeline.engine.row import Row
+from pipeline.engine.running import Choice, RunningBatch
+from pipeline.errors import ItemError
+from pipeline.finetune.examples import Geometry, Shot, page_example
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import ModelInput, ModelOutput, Placement
+from pipeline.models.families import family_of, resolve
+from pipeline.models.idefics2.stepping import SteppingIdefics2
+from pipeline.records import FinishReason, Generation, Image
+from pipeline.schema import load_schema
+from pipeline.synth.document import make_document
+from pipeline.synth.words import Split
+
+SETTINGS = ModelSettings(name="nano")
+COUNT = 12
+LIMIT = 400
+
+
+class Fixture:
+    """`nano`, receipts, and what `generate` answers to them one by one."""
+
+    def __init__(self) -> None:
+        checkpoint = resolve(SETTINGS)
+        self.family, self.checkpoint = family_of(checkpoint), checkpoint
+        model = self.family.load(checkpoint, SETTINGS, Placement(threads=1))
+        assert isinstance(model, SteppingIdefics2)
+        self.model = model
+        schema = load_schema("receipt.v1").document
+        self.grammar = Grammar(schema, model.vocabulary, compact=True)
+        pages = [make_document(f"stepper/{i}", Split.TEST).pages[0] for i in range(COUNT)]
+        self.tiles = [
+            page_example(page, page.look, Shot(), Geometry((12, 16), 14), "receipt.v1").tile
+            for page in pages
+        ]
+        self.texts = [page.layout.text for page in pages]
+        self.expected = [self.whole([i]).text for i in range(COUNT)]
+
+    def prompt(self, n_pages: int = 1) -> str:
+        return self.family.prompt(self.checkpoint, "", n_pages, "receipt.v1")
+
+    def images(self, pages: Sequence[int]) -> tuple[tuple[Image, ...], ...]:
+        return tuple((self.tiles[i],) for i in pages)
+
+    def whole(self, pages: Sequence[int], limit: int = LIMIT) -> ModelOutput:
+        item = ModelInput(self.prompt(len(pages)), self.images(pages), self.grammar.start())
+        (output,) = self.model.generate([item], limit)
+        return output
+
+    def request(self, pages: Sequence[int], limit: int = LIMIT, text: str = "") -> Request:
+        return Request(self.prompt(len(pages)), self.images(pages), limit, self.grammar, text)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Fixture:
+    return Fixture()
+
+
+def answers(engine: Engine, requests: Sequence[Request]) -> list[Generation]:
+    futures = [engine.submit(request) for request in requests]
+    return [future.result(timeout=120) for future in futures]
+
+
+@pytest.mark.parametrize("slots", [1, 4, 16])
+def test_the_same_text_as_generate_in_any_order(nano: Fixture, slots: int) -> None:
+    order = list(range(COUNT))
+    random.Random(slots).shuffle(order)
+    with Engine(nano.model, Limits(batch=slots)) as engine:
+        found = answers(engine, [nano.request([i]) for i in order])
+    assert [one.text for one in found] == [nano.expected[i] for i in order]
+    assert all(one.finish_reason is FinishReason.STOP for one in found)
+    assert all(len(one.token_ids) == len(one.logprobs) for one in found)
+    assert all(logprob <= 0 for one in found for logprob in one.logprobs)
+
+
+def test_guesses_from_the_text_layer_change_no_answer_and_save_passes(nano: Fixture) -> None:
+    requests = [nano.request([i], text=nano.texts[i]) for i in range(COUNT)]
+    with Engine(nano.model, Limits(batch=5)) as engine:
+        found = answers(engine, requests)
+    assert [one.text for one in found] == nano.expected
+    assert sum(one.drafted_tokens for one in found) > 0
+    for one in found:
+        assert one.passes + one.drafted_tokens + one.forced_tokens == len(one.token_ids)
+
+
+def test_a_misleading_text_layer_changes_no_answer(nano: Fixture) -> None:
+    requests = [nano.request([i], text=nano.texts[i - 1]) for i in range(COUNT)]
+    with Engine(nano.model, Limits(batch=5)) as engine:
+        assert [one.text for one in answers(engine, requests)] == nano.expected
+
+
+def test_prompts_of_different_numbers_of_images_run_together(nano: Fixture) -> None:
+    groups = [[0], [1, 2], [], [3], [4, 5, 6], [7, 8]]
+    expected = [nano.whole(group, 40) for group in groups]
+    with Engine(nano.model, Limits(batch=4)) as engine:
+        found = answers(engine, [nano.request(group, 40) for group in groups])
+    # A cut answer is closed by the engine, so only what was written freely can be compared.
+    for one, whole in zip(found, expected, strict=True):
+        assert whole.text.startswith(one.text[: len(one.text) // 2])
+        assert one.prompt_tokens == whole.prompt_tokens
+
+
+def test_a_sample_that_fails_in_a_step_fails_alone(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guilty = nano.tiles[3]
+    features = nano.model.features
+
+    def failing(tiles: Sequence[Image]) -> list[Tensor]:
+        if any(tile is guilty for tile in tiles):
+            raise MemoryError("too much")
+        return features(tiles)
+
+    monkeypatch.setattr(nano.model, "features", failing)
+    with Engine(nano.model, Limits(batch=4)) as engine:
+        futures = [engine.submit(nano.request([i])) for i in range(COUNT)]
+        found = [outcome(future) for future in futures]
+    assert found == ["out_of_memory" if i == 3 else nano.expected[i] for i in range(COUNT)]
+
+
+def test_a_failing_forward_pass_is_halved_down_to_the_guilty_row(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guilty = nano.request([5])
+    step = RunningBatch.step
+
+    def stepping(batch: RunningBatch, rows: Sequence[Row]) -> list[Choice]:
+        if any(row.request is guilty and row.passes > 4 for row in rows):
+            raise RuntimeError("a bad row")
+        return step(batch, rows)
+
+    monkeypatch.setattr(RunningBatch, "step", stepping)
+    with Engine(nano.model, Limits(batch=16)) as engine:
+        requests = [guilty if i == 5 else nano.request([i]) for i in range(COUNT)]
+        futures = [engine.submit(one) for one in requests]
+        found = [outcome(future) for future in futures]
+    assert found == ["model_error" if i == 5 else nano.expected[i] for i in range(COUNT)]
+
+
+def outcome(future: Future[Generation]) -> str:
+    try:
+        return future.result(timeout=120).text
+    except ItemError as error:
+        return str(error.kind)
