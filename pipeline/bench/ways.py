@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from pipeline.bench.workload import MAX_NEW_TOKENS, Work
@@ -71,27 +71,26 @@ def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
     if not isinstance(model, SteppingModel):
         raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
     vision = prefill = 0.0
-    with ThreadPoolExecutor(1) as helpers:
-        running = RunningBatch(model, slots, Limits().prefill_tokens, helpers)
-        requests = work.requests()
-        length = max(len(model.tokenize(one.prompt, one.tiles).ids) for one in requests)
-        running.make_room(length + MAX_NEW_TOKENS)
-        for start in range(0, len(requests), slots):
-            rows = [
-                Row(
-                    request=request,
-                    future=Future(),
-                    prompt=model.tokenize(request.prompt, request.tiles),
-                    grammar=None,
-                    drafter=None,
-                    stop_ids=frozenset(model.vocabulary.stop_ids),
-                    submitted=0.0,
-                    slot=slot,
-                )
-                for slot, request in enumerate(requests[start : start + slots])
-            ]
-            for group in running.alike(rows):
-                running.join(group)
-            vision += sum(row.vision_s for row in rows)
-            prefill += sum(row.prefill_s for row in rows)
+    running = RunningBatch(model, slots, Limits().prefill_tokens)
+    requests = work.requests()
+    length = max(len(model.tokenize(one.prompt, one.tiles).ids) for one in requests)
+    running.make_room(length + MAX_NEW_TOKENS)
+    for start in range(0, len(requests), slots):
+        rows = [
+            Row(
+                request=request,
+                future=Future(),
+                prompt=model.tokenize(request.prompt, request.tiles),
+                grammar=None,
+                drafter=None,
+                stop_ids=frozenset(model.vocabulary.stop_ids),
+                submitted=0.0,
+                slot=slot,
+            )
+            for slot, request in enumerate(requests[start : start + slots])
+        ]
+        for group in running.alike(rows):
+            running.join(group)
+        vision += sum(row.vision_s for row in rows)
+        prefill += sum(row.prefill_s for row in rows)
     return vision, prefill

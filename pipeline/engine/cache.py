@@ -1,9 +1,8 @@
 """Keys and values of the rows under way, each row in a slot of its own.
 
-One tensor a layer and kind, allocated once and written in place: a step copies nothing. Values are
-(slots, key heads, length, head size); keys too, but on a CPU (slots, key heads, head size, length),
-where the product with one query then runs along memory. Slots are not paged: rows of one job are
-alike in length, and a decode step reads the slots where they lie, without a gather.
+One tensor a layer and kind, (slots, key heads, length, head size), allocated once and written in
+place: a step copies nothing. Slots are not paged: rows of one job are alike in length, and a decode
+step reads the slots where they lie, without a gather.
 """
 
 from __future__ import annotations
@@ -42,13 +41,11 @@ class SlotCache:
         self.shape = shape
         self.slots = slots
         self.length = length
-        self._across = shape.device.type == "cpu"
-        upright = (slots, shape.key_heads, length, shape.head_size)
-        across = (slots, shape.key_heads, shape.head_size, length)
+        size = (slots, shape.key_heads, length, shape.head_size)
         # Zeroed: what lies behind a row's end is multiplied by zero, and must not be NaN.
         self._keys, self._values = (
             [torch.zeros(size, dtype=shape.dtype, device=shape.device) for _ in range(shape.layers)]
-            for size in (across if self._across else upright, upright)
+            for _ in range(2)
         )
 
     def resized(self, slots: int, length: int) -> SlotCache:
@@ -56,14 +53,19 @@ class SlotCache:
         other = SlotCache(self.shape, slots, length)
         rows, positions = min(slots, self.slots), min(length, self.length)
         for layer in range(self.shape.layers):
-            for mine, theirs in zip(self._upright(layer), other._upright(layer), strict=True):
+            for mine, theirs in zip(self._of(layer), other._of(layer), strict=True):
                 theirs[:rows, :, :positions] = mine[:rows, :, :positions]
         return other
+
+    def move(self, slot: int, to: int, length: int) -> None:
+        """Copy the first `length` tokens of a slot to another."""
+        for kept in (*self._keys, *self._values):
+            kept[to, :, :length] = kept[slot, :, :length]
 
     def prefix(self, slot: int, length: int) -> Prefix:
         """Copy out the first `length` tokens of a slot."""
         pairs = [
-            tuple(kind[slot, :, :length].transpose(0, 1).clone() for kind in self._upright(layer))
+            tuple(kind[slot, :, :length].transpose(0, 1).clone() for kind in self._of(layer))
             for layer in range(self.shape.layers)
         ]
         keys, values = zip(*pairs, strict=True)
@@ -87,7 +89,7 @@ class SlotCache:
                     for first, part in zip(common, own, strict=True)
                 ]
             all_keys, all_values = own
-            for kept, part in zip(self._upright(layer), own, strict=True):
+            for kept, part in zip(self._of(layer), own, strict=True):
                 kept[rows, :, : start + length] = part.transpose(1, 2)
             asked = queries.reshape(len(slots), length, *queries.shape[1:])
             return self._attention(asked, all_keys, all_values, mask).flatten(0, 1)
@@ -108,42 +110,31 @@ class SlotCache:
         hidden = np.arange(span) > seen[:, :, None]
         mask = torch.from_numpy(np.where(hidden, -np.inf, 0).astype(np.float32))
         mask = mask.to(self.shape.device, self.shape.dtype, non_blocking=True).unsqueeze(1)
-        at_slots, at_positions, at_columns = map(self._index, (flat_slots, flat_positions, columns))
+        at_slots, at_columns = self._index(flat_slots), self._index(columns)
+        heads = np.arange(self.shape.key_heads)
+        places = (flat_slots[:, None] * len(heads) + heads) * self.length + flat_positions[:, None]
+        at_places = self._index(places.ravel())
         straight = most == 1 and list(slots) == list(range(n_rows))
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            for kept, part in zip(self._upright(layer), (keys, values), strict=True):
-                kept[at_slots, :, at_positions] = part
+            for kept, part in zip(self._of(layer), (keys, values), strict=True):
+                size = part.shape[-1]
+                kept.view(-1, size).index_copy_(0, at_places, part.reshape(-1, size))
             if straight:
                 asked = queries.unsqueeze(1)
             else:
                 asked = queries.new_zeros((n_rows, most, *queries.shape[1:]))
                 asked[at_slots, at_columns] = queries
             kept_keys, kept_values = (
-                kept[:n_rows, :, :span].transpose(1, 2) for kept in self._upright(layer)
+                kept[:n_rows, :, :span].transpose(1, 2) for kept in self._of(layer)
             )
-            one = self._one_query if self._across else self._attention
-            attended = one(asked, kept_keys, kept_values, mask)
+            attended = self._attention(asked, kept_keys, kept_values, mask)
             return attended[:, 0] if straight else attended[at_slots, at_columns]
 
         return attend
 
-    def _upright(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer, both (slots, key heads, length, head size)."""
-        keys = self._keys[layer]
-        return keys.transpose(2, 3) if self._across else keys, self._values[layer]
-
-    def _one_query(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """As `_attention`: quicker on a CPU for the few queries of a step."""
-        n_rows, n_queries, heads, size = queries.shape
-        shared = heads // self.shape.key_heads
-        grouped = (n_rows, self.shape.key_heads, shared * n_queries)
-        asked = queries.transpose(1, 2).reshape(*grouped, size) * size**-0.5
-        scores = torch.matmul(asked, keys.permute(0, 2, 3, 1))
-        scores = scores.view(n_rows, -1, shared, n_queries, scores.shape[-1]) + mask.unsqueeze(2)
-        weights = scores.softmax(-1).view(*grouped, -1)
-        attended = torch.matmul(weights, values.transpose(1, 2))
-        return attended.view(n_rows, heads, n_queries, size).transpose(1, 2)
+    def _of(self, layer: int) -> tuple[Tensor, Tensor]:
+        return self._keys[layer], self._values[layer]
 
     def _attention(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None

@@ -1,22 +1,110 @@
-"""Guesses from the page itself: what a born-digital page prints is mostly what the answer says.
+"""Guesses of what comes next: from the page's text layer, and from the answers before.
 
 Greedy answers do not depend on guesses: a guessed token counts only where the model, asked in the
 same pass, would have chosen it. After "prompt lookup decoding" (Saxena, 2023), with the page's
-text layer in the prompt's place.
+text layer in the prompt's place, and SuffixDecoding (Oliaro et al., arXiv:2411.04975), with counts
+in the suffix tree's place.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 _MOST_CHARACTERS = 24
 _LEAST_SEEN = 2
 _LONGEST_SEEN = 12
 _NUMBER_END = re.compile(r"^.*[^0-9.-]", re.DOTALL)
+_ORDERS = (3, 2, 1)
+_LEAST_CERTAIN = 0.4
+"""A guess less likely than this costs more in its pass than it saves."""
+_LEAST_CERTAIN_CHAIN = 0.3
+_MOST_GUESSED = 4
 
 
 class Drafter:
+    """Guesses for one answer: as the page goes on, or else as answers mostly went on."""
+
+    def __init__(self, history: History, page: PageText | None = None) -> None:
+        self._history = history
+        self._page = page
+
+    def guess(self, answer: Sequence[int]) -> list[int]:
+        """Return tokens that may follow `answer`, none if nothing speaks for any."""
+        if self._page is not None and (printed := self._page.guess(answer)):
+            return printed
+        return self._history.guess(answer)
+
+
+@dataclass(slots=True)
+class _Followers:
+    """How often each token came next; the most frequent is kept at hand."""
+
+    total: int = 0
+    best: int = -1
+    counts: dict[int, int] = field(default_factory=dict)
+
+    def add(self, token: int) -> None:
+        self.total += 1
+        self.counts[token] = self.counts.get(token, 0) + 1
+        if self.best < 0 or self.counts[token] > self.counts[self.best]:
+            self.best = token
+
+
+class History:
+    """Counts what followed the last three, two, and one tokens in the answers so far."""
+
+    def __init__(self, most_contexts: int = 1 << 16) -> None:
+        self._most_contexts = most_contexts
+        self._followers: dict[tuple[int, ...], _Followers] = {}
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    def learn(self, answer: Sequence[int]) -> None:
+        """Count in a finished answer."""
+        for end in range(1, len(answer)):
+            for order in _ORDERS:
+                if order <= end:
+                    self._count(tuple(answer[end - order : end]), answer[end])
+
+    def guess(self, answer: Sequence[int]) -> list[int]:
+        """Return the likeliest way on, as far as it is likely."""
+        last = tuple(answer[-max(_ORDERS) :])
+        guessed: list[int] = []
+        certain = 1.0
+        while len(guessed) < _MOST_GUESSED:
+            token, share = self._next(last)
+            certain *= share
+            if share < _LEAST_CERTAIN or certain < _LEAST_CERTAIN_CHAIN:
+                break
+            guessed.append(token)
+            last = (*last[1 - max(_ORDERS) :], token)
+        return guessed
+
+    def _next(self, last: tuple[int, ...]) -> tuple[int, float]:
+        for order in _ORDERS:
+            followers = self._followers.get(last[-order:])
+            if followers is not None and followers.total > 1:
+                return followers.best, followers.counts[followers.best] / (followers.total + 1)
+        return -1, 0.0
+
+    def _count(self, context: tuple[int, ...], token: int) -> None:
+        followers = self._followers.get(context)
+        if followers is None:
+            if len(self._followers) >= self._most_contexts:
+                self._forget()
+            followers = self._followers[context] = _Followers()
+        followers.add(token)
+
+    def _forget(self) -> None:
+        """Drop what was seen once, or if that is not half of it all, everything."""
+        often = {key: seen for key, seen in self._followers.items() if seen.total > 1}
+        self._followers = often if len(often) < self._most_contexts // 2 else {}
+
+
+class PageText:
     """Finds where the answer's value stands on the page, and proposes how the page goes on.
 
     `tokens_of` writes text as the model would inside an answer, `text_of` reads it.
@@ -27,7 +115,7 @@ class Drafter:
         page: str,
         tokens_of: Callable[[str], Sequence[int]],
         text_of: Callable[[Sequence[int]], str],
-        most_tokens: int = 8,
+        most_tokens: int = _MOST_GUESSED,
     ) -> None:
         self._page = f"\n{page}\n"
         self._tokens_of = tokens_of

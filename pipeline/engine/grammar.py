@@ -12,7 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance.numpy import (
+    fill_next_token_bitmask_par,
+    fill_next_token_bitmask_par_with_draft_tokens,
+)
 from numpy.typing import NDArray
 
 from pipeline.engine.token_table import TokenTable
@@ -62,7 +66,7 @@ class GrammarState:
     """A `pipeline.models.base.Constraint` backed by llguidance."""
 
     def __init__(self, matcher: LLMatcher, tokens: TokenTable) -> None:
-        self._matcher = matcher
+        self.matcher = matcher
         self._tokens = tokens
 
     def allowed(self) -> NDArray[np.bool_]:
@@ -76,12 +80,12 @@ class GrammarState:
         DeadEnd
             If the answer is not complete and no token leads on.
         """
-        if self._matcher.is_stopped():
+        if self.matcher.is_stopped():
             return self._tokens.only(self._stop())
         if forced := self.forced():
             return self._tokens.only(forced[:1])
-        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        if self._matcher.is_stopped():
+        packed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
+        if self.matcher.is_stopped():
             return self._tokens.only(self._stop())
         return np.unpackbits(packed, bitorder="little")[: self._tokens.size].view(np.bool_)
 
@@ -93,31 +97,17 @@ class GrammarState:
         DeadEnd
             As `allowed`.
         """
-        if self._matcher.is_stopped():
+        if self.matcher.is_stopped():
             return self._stop()[:1]
         if self._tokens.canonical:
-            forced: list[int] = self._matcher.compute_ff_tokens()
+            forced: list[int] = self.matcher.compute_ff_tokens()
             return forced
-        return self._tokens.spell(self._matcher.compute_ff_bytes())
+        return self._tokens.spell(self.matcher.compute_ff_bytes())
 
     def accept(self, token_id: int) -> None:
         """Move past one allowed token."""
-        if not self._matcher.consume_token(token_id):
-            raise ValueError(f"token {token_id} is not allowed here: {self._matcher.get_error()}")
-
-    def allowed_along(self, draft: Sequence[int]) -> list[NDArray[np.bool_]]:
-        """Return what is allowed here and behind each token of a draft, as far as it is allowed."""
-        masks = [self.allowed()]
-        moved = 0
-        for token in draft:
-            if not masks[-1][token] or token in self._tokens.stop_ids:
-                break
-            self.accept(token)
-            moved += 1
-            masks.append(self.allowed())
-        if moved:
-            self._matcher.rollback(moved)
-        return masks
+        if not self.matcher.consume_token(token_id):
+            raise ValueError(f"token {token_id} is not allowed here: {self.matcher.get_error()}")
 
     def closing(self, limit: int) -> list[int] | None:
         """Return a short way to complete the answer, stop token left out; None if beyond `limit`.
@@ -125,7 +115,7 @@ class GrammarState:
         Takes what closes before what goes on, so strings and lists end at once and missing keys
         get the least value that the schema allows.
         """
-        state = GrammarState(self._matcher.deep_copy(), self._tokens)
+        state = GrammarState(self.matcher.deep_copy(), self._tokens)
         way: list[int] = []
         while len(way) <= limit:
             options = np.flatnonzero(state.allowed())
@@ -138,9 +128,55 @@ class GrammarState:
 
     def _stop(self) -> list[int]:
         # The matcher stops before the stop token is consumed, or where it knows no way on.
-        if not self._matcher.is_accepting():
+        if not self.matcher.is_accepting():
             raise DeadEnd
         return list(self._tokens.stop_ids)
+
+
+class Masks:
+    """What may follow, for many answers at once, computed on `threads` threads without the GIL.
+
+    `size` is the vocabulary's; tokens of `never` are not allowed where there is no grammar either.
+    """
+
+    def __init__(self, size: int, never: Sequence[int], threads: int) -> None:
+        self._executor = LLExecutor(threads)
+        self._words = -(-size // 32)
+        free = np.ones(self._words * 32, np.bool_)
+        free[list(never)] = False
+        self._free = np.packbits(free, bitorder="little").view(np.int32)
+
+    def packed(
+        self, asked: Sequence[tuple[GrammarState | None, Sequence[int]]]
+    ) -> NDArray[np.uint8]:
+        """Return uint8 (positions, bytes): a bit a token, the least significant first.
+
+        Each answer has a position for what may follow now, and one behind each token of its draft.
+        Behind a token that is not allowed everything is.
+
+        Raises
+        ------
+        DeadEnd
+            If an answer is not complete and no token leads on.
+        """
+        starts = np.cumsum([0, *(1 + len(draft) for _, draft in asked)]).tolist()
+        bits = np.full((starts[-1], self._words), -1, np.int32)
+        plain: list[tuple[LLMatcher, int]] = []
+        drafted: list[tuple[LLMatcher, int, list[int]]] = []
+        for start, (state, draft) in zip(starts, asked, strict=False):
+            if state is None:
+                bits[start : start + 1 + len(draft)] = self._free
+            elif draft:
+                drafted.append((state.matcher, start, list(draft)))
+            else:
+                plain.append((state.matcher, start))
+        if plain:
+            fill_next_token_bitmask_par(self._executor, plain, bits)
+        if drafted:
+            fill_next_token_bitmask_par_with_draft_tokens(self._executor, drafted, bits)
+        if not bits[starts[:-1]].any(axis=1).all():
+            raise DeadEnd
+        return bits.view(np.uint8)
 
 
 def check_schema(schema: Mapping[str, Any], name: str) -> None:

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.engine.draft import Drafter
 from pipeline.engine.grammar import GrammarState
 from pipeline.engine.request import Request
@@ -65,7 +62,7 @@ class Row:
 
     def begin(self) -> None:
         """Write down what the grammar forces before the model is asked at all."""
-        self._force()
+        self.pending = self._force()
 
     def look_ahead(self) -> None:
         """Guess what comes behind `pending`."""
@@ -77,32 +74,30 @@ class Row:
         """The tokens of the row's next step."""
         return [*self.pending, *self.draft]
 
-    def allowed(self) -> list[NDArray[np.bool_]] | None:
-        """Return what may follow `pending`, and each token of `draft` that may; None for all."""
-        if self.grammar is None:
-            return None
-        return self.grammar.allowed_along(self.draft)
-
     def take(self, chosen: Sequence[int], logprobs: Sequence[float]) -> None:
         """Go on by what the model chose behind `pending`, and behind each token of `draft`.
 
-        The draft counts up to where the model chose otherwise. `chosen` may be cut short where
-        the grammar refuses the draft.
+        The draft counts up to where the answer goes on otherwise.
         """
         self.passes += 1
         self.cached += len(self.pending)
         self.pending = []
-        guesses = self.draft[: len(chosen) - 1]
-        for place, (token, logprob) in enumerate(zip(chosen, logprobs, strict=True)):
-            self._append(token, logprob)
+        right = 0
+        while True:
+            new = [chosen[right]]
+            self._append(chosen[right], logprobs[right])
+            if self.finish is None:
+                new += self._force()
             if self.finish is not None:
                 return
-            if place == len(guesses) or token != guesses[place]:
-                self.pending = [token]
+            agreed = _agreement(new, self.draft[right:])
+            self.cached += agreed
+            right += agreed
+            if agreed < len(new):
+                self.pending = new[agreed:]
                 break
-            self.cached += 1
             self.drafted += 1
-        self._force()
+        self._look_for_exit()
 
     def _append(self, token: int, logprob: float) -> None:
         if token in self.stop_ids:
@@ -116,16 +111,17 @@ class Row:
             self.finish = FinishReason.LENGTH
             self._leave_by_exit()
 
-    def _force(self) -> None:
-        """Append what the grammar leaves no choice about; it costs no pass of its own."""
+    def _force(self) -> list[int]:
+        """Append what the grammar leaves no choice about, and return it; it costs no pass."""
+        appended: list[int] = []
         while self.grammar is not None and (forced := self.grammar.forced()):
             for token in forced:
                 self._append(token, 0.0)
                 if self.finish is not None:
-                    return
-                self.pending.append(token)
+                    return appended
+                appended.append(token)
                 self.forced += 1
-        self._look_for_exit()
+        return appended
 
     def _look_for_exit(self) -> None:
         """Late in the budget, note now and then how the answer could still be closed."""
@@ -142,3 +138,11 @@ class Row:
         if self.exit is not None:
             self.ids[self.exit.at :] = self.exit.closing
             self.logprobs[self.exit.at :] = [0.0] * len(self.exit.closing)
+
+
+def _agreement(tokens: Sequence[int], guesses: Sequence[int]) -> int:
+    """Return how many tokens were guessed right, up to the first that was not."""
+    for place, (token, guess) in enumerate(zip(tokens, guesses, strict=False)):
+        if token != guess:
+            return place
+    return min(len(tokens), len(guesses))

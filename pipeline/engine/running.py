@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.engine.cache import Prefix, SlotCache
 from pipeline.engine.choose import choose
+from pipeline.engine.grammar import Masks
 from pipeline.engine.memory import MemoryPlan, free_bytes, plan_memory
 from pipeline.engine.row import Row
 from pipeline.models.stepping import SteppingModel
@@ -36,19 +35,18 @@ class RunningBatch:
     Rows never see each other, so a row's answer does not depend on its company.
     """
 
-    def __init__(
-        self, model: SteppingModel, slots: int, prefill_tokens: int, helpers: Executor
-    ) -> None:
+    def __init__(self, model: SteppingModel, slots: int, prefill_tokens: int) -> None:
         """`slots` rows at most, fewer if memory is short: `plan` tells, once rows have joined.
 
-        `prefill_tokens` bounds the prompts' tokens of one pass; `helpers` compute masks.
+        `prefill_tokens` bounds the prompts' tokens of one pass.
         """
         self._model = model
         self._decoder = model.decoder
         self.slots = slots
         self.plan: MemoryPlan | None = None
         self._prefill_tokens = prefill_tokens
-        self._helpers = helpers
+        self._vocabulary_size = len(model.vocabulary.tokens)
+        self._masks = Masks(self._vocabulary_size, model.never, torch.get_num_threads())
         self._cache = SlotCache(self._decoder.shape, slots, 0)
         self._prefixes: dict[tuple[int, ...], Prefix] = {}
 
@@ -64,6 +62,11 @@ class RunningBatch:
             raise MemoryError(f"no room for rows of {length} tokens: {plan}")
         self.plan = plan
         self._cache = self._cache.resized(self.slots, length)
+
+    @torch.inference_mode()
+    def move(self, row: Row, slot: int) -> None:
+        """Copy what is kept of a row to a free slot."""
+        self._cache.move(row.slot, slot, row.cached)
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> list[Choice]:
@@ -88,7 +91,6 @@ class RunningBatch:
         started = time.perf_counter()
         for row in rows:
             row.look_ahead()
-        masks = self._helpers.submit(_masks, rows)
         tokens = [row.asked for row in rows]
         positions = [
             range(row.cached, row.cached + len(asked))
@@ -100,14 +102,13 @@ class RunningBatch:
             self._cache.step([row.slot for row in rows], positions),
             self._index(_wanted(rows)),
         )
-        choices = self._choose(rows, self._decoder.logits(hidden), masks.result())
+        choices = self._choose(rows, hidden)
         share = (time.perf_counter() - started) / len(rows)
         for row in rows:
             row.decode_s += share
         return choices
 
     def _prefill(self, rows: Sequence[Row], features: Sequence[Tensor]) -> list[Choice]:
-        masks = self._helpers.submit(_masks, rows)
         first = rows[0].prompt
         start = first.shared
         prefix = self._prefix(first.ids[:start])
@@ -125,7 +126,7 @@ class RunningBatch:
             self._cache.prefill([row.slot for row in rows], count, prefix),
             self._index([count * (place + 1) - 1 for place in range(len(rows))]),
         )
-        return self._choose(rows, self._decoder.logits(hidden), masks.result())
+        return self._choose(rows, hidden)
 
     def _prefix(self, ids: tuple[int, ...]) -> Prefix | None:
         """Keys and values of what all prompts begin with, computed once."""
@@ -141,34 +142,16 @@ class RunningBatch:
             self._prefixes[ids] = scratch.prefix(0, len(ids))
         return self._prefixes[ids]
 
-    def _choose(
-        self,
-        rows: Sequence[Row],
-        logits: Tensor,
-        allowed: Sequence[Sequence[NDArray[np.bool_]] | None],
-    ) -> list[Choice]:
+    def _choose(self, rows: Sequence[Row], hidden: Tensor) -> list[Choice]:
         """Return what is chosen behind each row's pending tokens, and behind each guess."""
-        offered = [1 + len(row.draft) for row in rows]
-        used = [
-            count if masks is None else len(masks)
-            for count, masks in zip(offered, allowed, strict=True)
-        ]
-        if used != offered:  # the grammar refused a guess, and all behind it
-            starts = np.cumsum([0, *offered[:-1]])
-            kept = [
-                int(at) + n for at, count in zip(starts, used, strict=True) for n in range(count)
-            ]
-            logits = logits[self._index(kept)]
-        flat = [
-            mask
-            for count, masks in zip(used, allowed, strict=True)
-            for mask in (masks if masks is not None else [None] * count)
-        ]
-        ids, logprobs = choose(logits, flat, self._model.never)
-        ends = np.cumsum(used).tolist()
+        logits = self._decoder.logits(hidden)
+        # A device other than the CPU is at work until the logits are asked for.
+        packed = self._masks.packed([(row.grammar, row.draft) for row in rows])
+        ids, logprobs = choose(logits, packed, self._vocabulary_size)
+        ends = np.cumsum([1 + len(row.draft) for row in rows]).tolist()
         return [
-            Choice(ids[end - count : end], logprobs[end - count : end])
-            for end, count in zip(ends, used, strict=True)
+            Choice(ids[start:end], logprobs[start:end])
+            for start, end in zip([0, *ends], ends, strict=False)
         ]
 
     def alike(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -186,10 +169,6 @@ class RunningBatch:
     def _index(self, numbers: Sequence[int]) -> Tensor:
         device = self._decoder.shape.device
         return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)
-
-
-def _masks(rows: Sequence[Row]) -> list[list[NDArray[np.bool_]] | None]:
-    return [row.allowed() for row in rows]
 
 
 def _wanted(rows: Sequence[Row]) -> list[int]:

@@ -6,11 +6,11 @@ Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pipeline.engine.blame import halving
-from pipeline.engine.draft import Drafter
+from pipeline.engine.draft import Drafter, History, PageText
+from pipeline.engine.request import Request
 from pipeline.engine.row import Row
 from pipeline.engine.running import Choice, RunningBatch
 from pipeline.engine.scheduler import Scheduler
@@ -29,10 +29,9 @@ class Stepper:
         self, model: SteppingModel, slots: int, prefill_tokens: int, *, speculate: bool
     ) -> None:
         self._model = model
-        self._speculate = speculate
+        self._history = History() if speculate else None
         self._scheduler = Scheduler(slots)
-        helpers = ThreadPoolExecutor(1, thread_name_prefix="masks")
-        self._batch = RunningBatch(model, slots, prefill_tokens, helpers)
+        self._batch = RunningBatch(model, slots, prefill_tokens)
         self._stop_ids = frozenset(model.vocabulary.stop_ids)
 
     def add(self, item: Pending) -> None:
@@ -51,21 +50,21 @@ class Stepper:
         """Let rows join, and make one step."""
         for group in self._batch.alike(self._scheduler.joining()):
             self._attempt(self._batch.join, group)
+        for row, slot in self._scheduler.moves():
+            self._batch.move(row, slot)
+            self._scheduler.moved(row, slot)
         if self._scheduler.running:
             self._attempt(self._batch.step, list(self._scheduler.running))
 
     def _prepare(self, items: Sequence[Pending]) -> None:
         for item in items:
             request, model = item.request, self._model
-            drafter = None
-            if self._speculate and request.page_text:
-                drafter = Drafter(request.page_text, model.tokens_of, model.text_of)
             row = Row(
                 request=request,
                 future=item.future,
                 prompt=model.tokenize(request.prompt, request.tiles),
                 grammar=request.grammar.start() if request.grammar else None,
-                drafter=drafter,
+                drafter=self._drafter(request),
                 stop_ids=self._stop_ids,
                 submitted=item.submitted,
             )
@@ -74,6 +73,13 @@ class Stepper:
             if self._batch.slots < self._scheduler.slots:
                 self._scheduler.shrink(self._batch.slots)
             self._scheduler.waiting.append(row)
+
+    def _drafter(self, request: Request) -> Drafter | None:
+        if self._history is None:
+            return None
+        model, text = self._model, request.page_text
+        page = PageText(text, model.tokens_of, model.text_of) if text else None
+        return Drafter(self._history, page)
 
     def _attempt(
         self, work: Callable[[Sequence[Row]], Sequence[Choice]], rows: Sequence[Row]
@@ -98,6 +104,8 @@ class Stepper:
         finished = [row for row in rows if row.finish is not None]
         self._scheduler.leave([*failed, *finished])
         for row in finished:
+            if self._history is not None:
+                self._history.learn(row.ids)
             row.future.set_result(self._generation(row))
 
     def _generation(self, row: Row) -> Generation:

@@ -10,7 +10,7 @@ arXiv:2104.09864.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,12 @@ class DecoderShape:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    before_attention: Tensor
-    queries_keys_values: _Joined
-    attended: Callable[[Tensor], Tensor]
-    before_feed_forward: Tensor
-    gate_up: _Joined
-    down: Callable[[Tensor], Tensor]
+    before_attention: _Norm
+    queries_keys_values: _Linear
+    attended: _Linear
+    before_feed_forward: _Norm
+    gate_up: _Linear
+    down: _Linear
 
 
 class Decoder:
@@ -71,9 +71,9 @@ class Decoder:
     def __init__(self, text_model: Any, head: Any) -> None:
         config = text_model.config
         _check(config)
-        self._eps = float(config.rms_norm_eps)
+        eps = float(config.rms_norm_eps)
         self._head = head
-        self._norm = text_model.norm.weight
+        self._norm = _Norm(text_model.norm.weight, eps)
         self._embedding = text_model.embed_tokens
         heads, key_heads = config.num_attention_heads, config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -88,7 +88,10 @@ class Decoder:
             weight.device,
         )
         self._frequencies = text_model.rotary_emb.inv_freq.to(weight.device, torch.float32)
-        self._layers = [_layer(layer) for layer in text_model.layers]
+        # Of each head's halves the other one, for the turning.
+        turned = torch.arange((heads + key_heads) * size).view(-1, 2, size // 2)
+        self._crossed = turned.flip(1).flatten().to(weight.device)
+        self._layers = [_layer(layer, eps) for layer in text_model.layers]
 
     def embed(self, ids: Tensor) -> Tensor:
         """(tokens,) int64 -> (tokens, width)."""
@@ -104,80 +107,93 @@ class Decoder:
         returned, (n, width), and the others are spared what only their own output needs.
         """
         hidden = embedded
-        turn = self._turning(positions)
-        heads, key_heads = self.shape.heads, self.shape.key_heads
+        cosines, sines = self._turning(positions)
+        heads = self.shape.heads
+        turned_size = cosines.shape[1]
         last = len(self._layers) - 1
         for number, layer in enumerate(self._layers):
-            inside = self._rms(hidden, layer.before_attention)
-            mixed = layer.queries_keys_values(inside).view(len(inside), -1, self.shape.head_size)
-            turned = _turned(mixed[:, : heads + key_heads], *turn)
-            queries, keys, values = turned[:, :heads], turned[:, heads:], mixed[:, -key_heads:]
-            attended = attend(number, queries, keys, values).flatten(1)
+            mixed = layer.queries_keys_values(layer.before_attention(hidden))
+            straight, values = mixed[:, :turned_size], self._by_head(mixed[:, turned_size:])
+            crossed = mixed.index_select(1, self._crossed)
+            turned = self._by_head(torch.addcmul(straight * cosines, crossed, sines))
+            attended = attend(number, turned[:, :heads], turned[:, heads:], values).flatten(1)
             if number == last and wanted is not None:
                 attended, hidden = attended[wanted], hidden[wanted]
             hidden = hidden + layer.attended(attended)
-            inside = self._rms(hidden, layer.before_feed_forward)
-            gate, up = layer.gate_up(inside).chunk(2, dim=-1)
-            hidden = hidden + layer.down(F.silu(gate) * up)
-        return self._rms(hidden, self._norm)
+            gate, up = layer.gate_up(layer.before_feed_forward(hidden)).chunk(2, dim=-1)
+            hidden = hidden + layer.down(F.silu(gate).mul_(up))
+        return self._norm(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, width) -> float32 (tokens, vocabulary)."""
         scores: Tensor = self._head(hidden)
         return scores.float()
 
-    def _rms(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        if hidden.dtype == torch.float32:
-            return F.rms_norm(hidden, weight.shape, weight, self._eps)
-        # As the stock norm rounds: to the working type before the weight is applied.
-        normal = F.rms_norm(hidden.float(), weight.shape, None, self._eps)
-        return weight * normal.to(hidden.dtype)
+    def _by_head(self, mixed: Tensor) -> Tensor:
+        return mixed.view(len(mixed), -1, self.shape.head_size)
 
     def _turning(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines (tokens, 1, 2, head size / 2) of the positions' angles."""
+        """Cosines and signed sines of the positions' angles, (tokens, turned heads * head size)."""
         angles = positions[:, None].float() * self._frequencies
         cosines, sines = angles.cos(), angles.sin()
-        both = torch.stack((cosines, cosines), 1), torch.stack((-sines, sines), 1)
-        dtype = self.shape.dtype
-        return both[0][:, None].to(dtype), both[1][:, None].to(dtype)
+        turned = self.shape.heads + self.shape.key_heads
+        return (
+            torch.cat((cosines, cosines), 1).to(self.shape.dtype).repeat(1, turned),
+            torch.cat((-sines, sines), 1).to(self.shape.dtype).repeat(1, turned),
+        )
 
 
-class _Joined:
+class _Norm:
+    """Division by the root of the mean square (Zhang and Sennrich, arXiv:1910.07467)."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        size = weight.numel()
+        self._weight, self._eps = weight, eps
+        self._scaled = weight * size**0.5
+        self._floor = torch.tensor((size * eps) ** 0.5, device=weight.device)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if hidden.dtype == torch.float32:
+            # root(mean square + eps) = hypot(length, root(n eps)) / root(n), in few operations.
+            length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+            return hidden.div(torch.hypot(length, self._floor)).mul_(self._scaled)
+        # As the stock norm rounds: to the working type before the weight is applied.
+        normal = F.rms_norm(hidden.float(), self._weight.shape, None, self._eps)
+        return self._weight * normal.to(hidden.dtype)
+
+
+class _Linear:
     """Linear layers that read the same input, as one."""
 
-    def __init__(self, layers: Sequence[Any]) -> None:
-        self._layers = list(layers)
+    def __init__(self, *layers: Any) -> None:
+        self._layers = layers
         self._weight: Tensor | None = None
         if all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers):
-            joined = torch.cat([layer.weight.detach() for layer in layers])
+            joined = torch.cat([layer.weight.detach() for layer in layers]).t()
+            if joined.device.type == "cpu":
+                joined = joined.contiguous()  # quicker there for the few tokens of a step
+            self._weight = joined
             at = 0
             for layer in layers:
-                part = joined[at : at + layer.out_features]
+                part = joined[:, at : at + layer.out_features].t()
                 layer.weight = torch.nn.Parameter(part, requires_grad=False)
                 at += layer.out_features
-            self._weight = joined
 
     def __call__(self, hidden: Tensor) -> Tensor:
         if self._weight is not None:
-            return F.linear(hidden, self._weight)
+            return torch.mm(hidden, self._weight)
         return torch.cat([layer(hidden) for layer in self._layers], dim=-1)
 
 
-def _turned(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn (tokens, heads, head size) by the positions' angles, halves against each other."""
-    halves = heads.reshape(*heads.shape[:-1], 2, heads.shape[-1] // 2)
-    return torch.addcmul(halves * cosines, halves.flip(2), sines).flatten(2)
-
-
-def _layer(layer: Any) -> _Layer:
+def _layer(layer: Any, eps: float) -> _Layer:
     attention, feed_forward = layer.self_attn, layer.mlp
     return _Layer(
-        before_attention=layer.input_layernorm.weight,
-        queries_keys_values=_Joined((attention.q_proj, attention.k_proj, attention.v_proj)),
-        attended=attention.o_proj,
-        before_feed_forward=layer.post_attention_layernorm.weight,
-        gate_up=_Joined((feed_forward.gate_proj, feed_forward.up_proj)),
-        down=feed_forward.down_proj,
+        before_attention=_Norm(layer.input_layernorm.weight, eps),
+        queries_keys_values=_Linear(attention.q_proj, attention.k_proj, attention.v_proj),
+        attended=_Linear(attention.o_proj),
+        before_feed_forward=_Norm(layer.post_attention_layernorm.weight, eps),
+        gate_up=_Linear(feed_forward.gate_proj, feed_forward.up_proj),
+        down=_Linear(feed_forward.down_proj),
     )
 
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.engine.draft import Drafter
+from pipeline.engine.draft import Drafter, History, PageText
 
 PAGE = "Kaf Luejex\n12 Oak Road\n2 Wilio Bars  9.40\n17 Grall  62.21\nTotal 71.61"
 
 
-def drafter(most_tokens: int = 8) -> Drafter:
-    return Drafter(PAGE, _tokens, _text, most_tokens)
+def drafter(most_tokens: int = 8) -> PageText:
+    return PageText(PAGE, _tokens, _text, most_tokens)
 
 
 def _tokens(text: str) -> list[int]:
@@ -50,7 +50,37 @@ def test_a_guess_stays_on_its_line_and_within_its_length() -> None:
 
 
 def test_what_occurs_twice_is_sought_from_the_last_place_on() -> None:
-    page = Drafter("Bread Roll\nBread Cake\nBread Rye", _tokens, _text)
+    page = PageText("Bread Roll\nBread Cake\nBread Rye", _tokens, _text, 8)
     assert _text(page.guess(_tokens('["Bread'))) == " Roll"
     assert _text(page.guess(_tokens('["Bread C'))) == "ake"
     assert _text(page.guess(_tokens('["Bread Cake","Bread'))) == " Rye"
+
+
+def test_history_goes_on_as_answers_mostly_did_as_far_as_that_is_likely() -> None:
+    history = History()
+    assert history.guess(_tokens('{"a":1')) == []
+    for number in range(9):
+        history.learn(_tokens(f'{{"a":{number % 3},"b":"EUR"}}'))
+    assert _text(history.guess(_tokens('{"a":2'))) == ',"b"'
+    assert _text(history.guess(_tokens('{"a":7,"b":"'))) == 'EUR"'
+    assert history.guess(_tokens('{"a":')) == []  # one of three digits
+
+
+def test_history_forgets_the_rare_before_it_grows_beyond_its_bound() -> None:
+    history = History(most_contexts=256)
+    for _ in range(9):
+        history.learn(_tokens("abcd"))
+    for number in range(500):
+        history.learn(_tokens(f"{number:03}x"))
+    assert len(history) <= 256
+    assert _text(history.guess(_tokens("ab"))) == "cd"
+
+
+def test_the_page_is_believed_before_the_history() -> None:
+    history = History()
+    for _ in range(9):
+        history.learn(_tokens('"Total"'))
+    page = PageText("Tomato", _tokens, _text)
+    assert _text(Drafter(history, page).guess(_tokens('"To'))) == "mato"
+    assert _text(Drafter(history, page).guess(_tokens('"Tot'))) == 'al"T'
+    assert _text(Drafter(history).guess(_tokens('"To'))) == 'tal"'

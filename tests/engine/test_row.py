@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.engine.grammar import Grammar
+from pipeline.engine.grammar import Grammar, Masks
 from pipeline.engine.request import Request
 from pipeline.engine.row import Row
 from pipeline.models.fake import FakeModel
@@ -76,9 +76,6 @@ def test_guesses_count_up_to_where_the_model_chooses_otherwise() -> None:
     one = row()
     one.begin()
     one.draft = list(b"Abcd")
-    masks = one.allowed()
-    assert masks is not None
-    assert len(masks) == 5
     one.take(list(b"Abx?!"), [-1.0, -2.0, -3.0, -4.0, -5.0])
     assert text(one) == '{"name":"Abx'
     assert one.pending == list(b"x")
@@ -97,18 +94,36 @@ def test_a_guess_that_is_all_right_brings_one_token_more() -> None:
     assert (one.drafted, one.passes) == (2, 1)
 
 
-def test_masks_end_where_the_grammar_refuses_the_guess_and_asking_changes_nothing() -> None:
+def test_masks_say_what_may_follow_a_draft_and_asking_changes_nothing() -> None:
+    one, free = row(), row(None)
+    one.begin()
+    one.draft, free.draft = [*b'A"', *b"x"], [7]
+    masks = Masks(len(VOCABULARY.tokens), never=[65], threads=1)
+    asked = [(one.grammar, one.draft), (free.grammar, free.draft), (row().grammar, [])]
+    for _ in range(2):
+        packed = masks.packed(asked)
+        bits = np.unpackbits(packed, axis=1, bitorder="little")[:, : len(VOCABULARY.tokens)]
+        # The draft breaks off at its x: nothing is said of what comes behind.
+        assert len(bits) == 4 + 2 + 1
+        assert bits[0, 65]
+        assert bits[1, ord('"')]
+        assert np.flatnonzero(bits[2]).tolist() == [ord(",")]
+        assert bits[4:6].sum() == 2 * (len(VOCABULARY.tokens) - 1)
+        assert not bits[4:6, 65].any()
+        assert np.flatnonzero(bits[6]).tolist() == [ord("{")]
+    one.take(list(b'A",?'), [0.0, 0.0, 0.0, 0.0])
+    assert text(one) == '{"name":"A","tags":['
+
+
+def test_a_guess_reaches_across_what_the_grammar_forces() -> None:
     one = row()
     one.begin()
-    one.draft = [*b'A"', STOP, *b"x"]
-    for _ in range(2):
-        masks = one.allowed()
-        assert masks is not None
-        assert len(masks) == 3
-    assert masks[2].sum() == 1
-    assert masks[2][ord(",")]
-    one.take(list(b'A",'), [0.0, 0.0, 0.0])
-    assert text(one) == '{"name":"A","tags":['
+    one.draft = list(b'A","tags":[]')
+    chosen = list(b'A"?????????]?')
+    one.take(chosen, [-1.0] * len(chosen))
+    assert text(one) == '{"name":"A","tags":[]}'
+    assert one.finish is FinishReason.STOP
+    assert (one.passes, one.forced, one.drafted) == (1, 9 + 9 + 1, 2)
 
 
 def test_a_stop_token_ends_a_free_answer() -> None:

@@ -39,22 +39,38 @@ def test_rows_join_in_order_and_take_the_lowest_slots() -> None:
     assert [row.slot for row in asked[4:]] == [0, 2]
 
 
-def test_rows_wait_until_a_quarter_of_the_slots_is_free() -> None:
-    scheduler, asked = Scheduler(8), rows(10)
+def test_rows_wait_until_an_eighth_of_the_slots_is_free() -> None:
+    scheduler, asked = Scheduler(16), rows(20)
     scheduler.waiting.extend(asked)
     scheduler.joining()
     scheduler.leave(asked[:1])
     assert scheduler.joining() == []
     scheduler.leave(asked[1:2])
-    assert scheduler.joining() == asked[8:]
+    assert scheduler.joining() == asked[16:18]
 
 
-def test_rows_sent_back_join_before_the_others_in_their_order() -> None:
+def test_the_last_rows_move_down_into_gaps_once_nobody_waits() -> None:
+    scheduler, asked = Scheduler(6), rows(7)
+    scheduler.waiting.extend(asked)
+    scheduler.joining()
+    scheduler.leave([asked[1], asked[2]])
+    assert scheduler.moves() == []
+    assert scheduler.joining() == asked[6:]
+    scheduler.leave([asked[3], asked[0]])
+    moves = scheduler.moves()
+    assert moves == [(asked[4], 0), (asked[5], 2)]
+    for row, slot in moves:
+        scheduler.moved(row, slot)
+    assert [row.slot for row in scheduler.running] == [0, 1, 2]
+    assert scheduler.moves() == []
+    more = rows(3)
+    scheduler.waiting.extend(more)
+    assert scheduler.joining() == more
+    assert [row.slot for row in more] == [3, 4, 5]
+
+
+def test_fewer_slots_hold_fewer_rows() -> None:
     scheduler, asked = Scheduler(2), rows(4)
     scheduler.waiting.extend(asked)
-    joined = scheduler.joining()
-    scheduler.wait_again(joined)
-    assert scheduler.running == []
-    assert list(scheduler.waiting) == asked
     scheduler.shrink(1)
     assert scheduler.joining() == asked[:1]

@@ -237,7 +237,7 @@ def test_image_tokens_are_never_generated(
     image, fake = rigged.processor.tokenizer.convert_tokens_to_ids(NEVER)
     batch = stock_inputs(rigged, [prompt(folder)], [[pages[0]]])
     with torch.inference_mode():
-        assert int(rigged._model(**batch).logits[0, -1].argmax()) in (image, fake)
+        assert int(rigged.weights(**batch).logits[0, -1].argmax()) in (image, fake)
     (answer,) = rigged.generate([model_input(folder, pages[0])], LONG)
     assert len(answer.token_ids) == LONG
     assert not {image, fake} & set(answer.token_ids)
