@@ -4,7 +4,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check format bench proof-corpus proof-memory proof-reading lock clean
+.PHONY: demo test check format bench proof-corpus proof-history proof-memory proof-reading proof-share \
+	lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -39,6 +40,12 @@ proof-memory: .venv/ready
 
 proof-reading: .venv/ready
 	$(BIN)/python infra/bench/reading.py
+
+proof-history: .venv/ready
+	$(BIN)/python infra/bench/engine_history.py
+
+proof-share: .venv/ready
+	$(BIN)/python infra/bench/model_share.py
 
 proof-corpus: .venv/ready
 	$(BIN)/python infra/bench/corpus.py build/corpus

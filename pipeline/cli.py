@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -172,28 +173,61 @@ def finetune(
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Option(help="A bundled model, or a folder of one.")] = "nano",
+    model: Annotated[
+        str | None, typer.Option(help="A bundled model, or a folder of one; nano.")
+    ] = None,
+    random_weights: Annotated[
+        str | None,
+        typer.Option(metavar="SHAPE", help="Random weights instead: tiny, idefics2-8b."),
+    ] = None,
+    answer_tokens: Annotated[
+        int | None,
+        typer.Option(min=16, help="With random weights: tokens of an answer, on average; 300."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=8, help="How many made receipts.")] = 256,
     rounds: Annotated[int, typer.Option(min=1, help="Figures are medians of so many.")] = 5,
-    slots: Annotated[int, typer.Option(min=1, help="How many samples run together.")] = 16,
+    slots: Annotated[int, typer.Option(min=1, help="How many samples run together.")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the model; all cores.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other receipts.")] = 0,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")] = "cpu",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Type of the weights; auto takes what suits the device."),
+    ] = "auto",
+    splitting: Annotated[
+        bool | None,
+        typer.Option(help="Show pages as quadrants and the whole; as the model was trained."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the roofline: .svg, .png or .pdf.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the stages on this machine, beside the usual ways to run the model."""
     import json
-    import tempfile
-    from pathlib import Path
 
-    from pipeline.bench.bench import measure
-    from pipeline.bench.workload import make_work
+    from pipeline.bench.options import Options
 
-    threads = threads or os.cpu_count() or 1
-    with _interruptible(), tempfile.TemporaryDirectory(prefix="pagelake-") as folder:
-        work = make_work(Path(folder), model, samples, seed, threads)
-        report = measure(
-            work, rounds=rounds, slots=slots, threads=threads, seed=seed, say=people.print
-        )
+    options = Options(
+        model=model,
+        random_weights=random_weights,
+        samples=samples,
+        rounds=rounds,
+        slots=slots,
+        threads=threads or os.cpu_count() or 1,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        splitting=splitting,
+        answer_tokens=answer_tokens,
+        plot=plot,
+    )
+    options.check()  # before torch is loaded
+
+    from pipeline.bench.bench import bench
+
+    with _interruptible():
+        report = bench(options, people.print)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:

@@ -246,7 +246,7 @@ class Resources(Section):
         default=None, gt=0, description="CPU cores for each copy of the model."
     )
     actors: Actors = Field(default=Actors(), description="How many copies of the model run.")
-    batch: int = Field(default=16, ge=1, description="Samples handed to the model at a time.")
+    batch: int = Field(default=64, ge=1, description="Samples that a model answers side by side.")
 
 
 class Output(Section):

@@ -219,7 +219,7 @@ def test_yaml_quirks(here: Path) -> None:
     job = load_job("jobs/x.yaml", ["input.pages=1,3"])
     assert job.model.revision == "2024-01-31"
     assert job.input.pages == "1,3"
-    assert job.resources.batch == 16
+    assert job.resources.batch == 64
 
 
 def test_an_anchor_is_not_changed_through_its_alias(here: Path) -> None:

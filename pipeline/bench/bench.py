@@ -3,110 +3,134 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, median, pstdev
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import torch
 
+from pipeline.bench.costs import page_costs
+from pipeline.bench.invoices import GrammarFigures, replay_invoices
+from pipeline.bench.options import ANSWER_TOKENS, Options
+from pipeline.bench.report import Answers, Rates, Report, Setup, stage_rows
+from pipeline.bench.roofline import measure_machine
 from pipeline.bench.ways import Measured, by_engine, by_static_batches, vision_and_prefill
-from pipeline.bench.workload import Work
+from pipeline.bench.workload import Work, make_work
 from pipeline.engine.engine import Limits
-from pipeline.errors import RunError
+from pipeline.errors import JobError, RunError
+from pipeline.models.base import Placement
+from pipeline.models.stepping import SteppingModel
+from pipeline.records import Generation
 
 STATIC_BATCHES = (8, 16, 32, 64)
+_REPLAYED = 64
+
+Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Seconds a page, medians of the rounds."""
+def bench(options: Options, say: Say) -> Report:
+    """Make the work and measure it; `say` tells people how far it is.
 
-    loop: float
-    static: float
-    engine: float
-    engine_without_guesses: float
-    vision: float
-    prefill: float
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that `pagelake bench` says; see docs/PERFORMANCE.md for what the figures mean.
-
-    `stages` are CPU-side seconds a page by stage, `every` all rounds' seconds a page by way.
+    Raises
+    ------
+    UserError
+        If the options do not go together, or the model cannot be used.
+    RunError
+        If a page cannot be drawn, or the model cannot be run step by step.
     """
+    options.check()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise JobError("--device: torch finds no GPU here; leave it out")
+    with tempfile.TemporaryDirectory(prefix="pagelake-") as folder:
+        work = _make_work(Path(folder), options, say)
+        report = measure(work, options, say)
+    if options.plot is not None:
+        from pipeline.bench.plot import plot_roofline
 
-    model: str
-    machine: str
-    samples: int
-    seed: int
-    rounds: int
-    threads: int
-    slots: int
-    static_batch: int
-    output_tokens: float
-    output_tokens_cv: float
-    forced_share: float
-    guessed_share: float
-    passes_a_page: float
-    same_answers: int
-    seconds_a_page: Rates
-    stages: dict[str, float]
-    cpu_seconds_a_page: float
-    engine_vs_static_ratio: float
-    engine_vs_loop_ratio: float
-    model_vs_floor_ratio: float
-    every: dict[str, list[float]] = field(default_factory=dict)
+        plot_roofline(report, options.plot)
+    return report
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
 
-    def print(self, console: Console) -> None:
-        """Print the report for people."""
-        rates = asdict(self.seconds_a_page)
-        title = f"{self.samples} receipts (seed {self.seed}), {self.model}, {self.machine}"
-        table = Table("", "ms a page", "pages/s", title=title)
-        ours = f"engine, {self.slots} slots"
-        names = {
-            "loop": "generate, one page at a time",
-            "static": f"generate, batches of {self.static_batch}",
-            "engine_without_guesses": f"{ours}, no guesses",
-            "engine": ours,
-            "vision": "vision alone",
-            "prefill": "prefill alone",
-        }
-        for way, name in names.items():
-            table.add_row(name, f"{1000 * rates[way]:.1f}", f"{1 / rates[way]:.1f}")
-        for stage, seconds in self.stages.items():
-            table.add_row(stage, f"{1000 * seconds:.1f}", f"{1 / max(seconds, 1e-9):.1f}")
-        console.print(table)
-        console.print(
-            f"engine: {self.engine_vs_static_ratio:.2f} times static generate, "
-            f"{self.engine_vs_loop_ratio:.2f} times one page at a time, "
-            f"{self.model_vs_floor_ratio:.2f} times the time of vision and prefill"
+def _make_work(folder: Path, options: Options, say: Say) -> Work:
+    name, forced_tokens = options.model or "nano", None
+    splitting = options.splitting
+    if options.random_weights is not None:
+        from pipeline.bench.random_weights import write_random_checkpoint
+
+        say(f"writing random weights in the shape of {options.random_weights}")
+        checkpoint = folder / options.random_weights
+        write_random_checkpoint(
+            checkpoint,
+            options.random_weights,
+            splitting=splitting is not False,
+            device=options.device,
+            seed=options.seed,
         )
-        console.print(
-            f"answers: {self.output_tokens:.1f} tokens (coefficient of variation "
-            f"{self.output_tokens_cv:.2f}), {self.forced_share:.0%} forced, "
-            f"{self.guessed_share:.0%} guessed right, {self.passes_a_page:.1f} passes; "
-            f"{self.same_answers} of {self.samples} are as generate's"
-        )
+        name, forced_tokens = str(checkpoint), options.answer_tokens or ANSWER_TOKENS
+    return make_work(
+        folder,
+        name,
+        options.samples,
+        options.seed,
+        options.threads,
+        placement=Placement(options.device, options.threads),
+        dtype=options.dtype,
+        splitting=splitting,
+        forced_tokens=forced_tokens,
+    )
 
 
-def measure(
-    work: Work, *, rounds: int, slots: int, threads: int, seed: int, say: Callable[[str], None]
-) -> Report:
-    """Answer the samples in every way, `rounds` times over; `say` tells people how far it is."""
+def measure(work: Work, options: Options, say: Say) -> Report:
+    """Answer the samples in every way, round after round."""
+    if not isinstance(work.model, SteppingModel):
+        raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
+    count = len(work.samples)
+    say("looking for the best batch of static generate")
+    best = _best_static_batch(work)
+    every, last = _rounds(work, options, best, say)
+    rates = Rates(**{way: median(seconds) for way, seconds in every.items()})
+    engine = last["engine"]
+    seconds = {stage: total / count for stage, total in work.commit(engine.generations).items()}
+    seconds["decode"] = fmean(one.decode_s for one in engine.generations)
+    seconds |= {"vision": rates.vision, "prefill": rates.prefill}
+    shape = work.model.decoder.shape
+    machine = measure_machine(shape.device, shape.dtype)
+    return Report(
+        setup=_setup(work, options, best, shape.dtype),
+        roofline=machine,
+        answers=_answers(engine, last["static"]),
+        seconds_a_page=rates,
+        stages=stage_rows(seconds, page_costs(work, options.slots, engine.generations), machine),
+        grammar=_grammar_figures(work, options),
+        cpu_seconds_a_page=engine.cpu_seconds / count,
+        engine_vs_static_ratio=rates.static / rates.engine,
+        engine_vs_loop_ratio=rates.loop / rates.engine,
+        model_vs_floor_ratio=rates.engine / (rates.vision + rates.prefill),
+        every=every,
+    )
+
+
+def _best_static_batch(work: Work) -> int:
+    tried: dict[int, float] = {}
+    for batch in STATIC_BATCHES:
+        if batch <= len(work.samples):
+            try:
+                tried[batch] = by_static_batches(work, batch).seconds
+            except MemoryError:
+                break
+    if not tried:
+        raise RunError("no batch of samples fits into memory, or they are fewer than 8")
+    return min(tried, key=lambda batch: tried[batch])
+
+
+def _rounds(
+    work: Work, options: Options, best: int, say: Say
+) -> tuple[dict[str, list[float]], Mapping[str, Measured]]:
+    """Return the seconds a page of every round by way, and what the last round measured."""
     count = len(work.samples)
     loop_count = max(1, count // 4)
-    say("looking for the best batch of static generate")
-    tried = {batch: by_static_batches(work, batch) for batch in STATIC_BATCHES if batch <= count}
-    if not tried:
-        raise RunError(f"{count} samples are too few; take {min(STATIC_BATCHES)} or more")
-    best = min(tried, key=lambda batch: tried[batch].seconds)
+    limits = Limits(options.slots, speculate=work.grammar is not None)
     every: dict[str, list[float]] = {}
     last: dict[str, Measured] = {}
 
@@ -114,42 +138,63 @@ def measure(
         every.setdefault(way, []).append(measured.seconds / pages)
         last[way] = measured
 
-    for number in range(rounds):
-        say(f"round {number + 1} of {rounds}")
-        note("engine", by_engine(work, Limits(slots)), count)
+    for number in range(options.rounds):
+        say(f"round {number + 1} of {options.rounds}")
+        note("engine", by_engine(work, limits), count)
         note("static", by_static_batches(work, best), count)
-        note("engine_without_guesses", by_engine(work, Limits(slots, speculate=False)), count)
+        if limits.speculate:
+            bare = Limits(options.slots, speculate=False)
+            note("engine_without_guesses", by_engine(work, bare), count)
         note("loop", by_static_batches(work, 1, loop_count), loop_count)
-        vision, prefill = vision_and_prefill(work, slots)
+        vision, prefill = vision_and_prefill(work, options.slots)
         every.setdefault("vision", []).append(vision / count)
         every.setdefault("prefill", []).append(prefill / count)
-    rates = Rates(**{way: median(seconds) for way, seconds in every.items()})
-    generations = last["engine"].generations
-    stages = {stage: seconds / count for stage, seconds in work.commit(generations).items()}
+    return every, last
+
+
+def _setup(work: Work, options: Options, static_batch: int, dtype: torch.dtype) -> Setup:
+    return Setup(
+        model=options.random_weights or work.recipe.checkpoint.name,
+        machine=_machine_name(options.device),
+        torch=torch.__version__,
+        device=options.device,
+        dtype=str(dtype).removeprefix("torch."),
+        samples=len(work.samples),
+        seed=options.seed,
+        rounds=options.rounds,
+        threads=options.threads,
+        slots=options.slots,
+        static_batch=static_batch,
+        forced_lengths=work.grammar is None,
+    )
+
+
+def _machine_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _answers(engine: Measured, static: Measured) -> Answers:
+    generations: Sequence[Generation] = engine.generations
     tokens = [len(one.token_ids) for one in generations]
-    return Report(
-        model=work.recipe.checkpoint.name,
-        machine=f"{platform.machine()}, {threads} threads",
-        samples=count,
-        seed=seed,
-        rounds=rounds,
-        threads=threads,
-        slots=slots,
-        static_batch=best,
+    pairs = zip(engine.answers, static.answers, strict=True)
+    return Answers(
         output_tokens=fmean(tokens),
         output_tokens_cv=pstdev(tokens) / fmean(tokens),
         forced_share=sum(one.forced_tokens for one in generations) / sum(tokens),
         guessed_share=sum(one.drafted_tokens for one in generations) / sum(tokens),
         passes_a_page=fmean(one.passes for one in generations),
-        same_answers=sum(
-            ours == theirs
-            for ours, theirs in zip(last["engine"].answers, last["static"].answers, strict=True)
-        ),
-        seconds_a_page=rates,
-        stages=stages,
-        cpu_seconds_a_page=last["engine"].cpu_seconds / count,
-        engine_vs_static_ratio=rates.static / rates.engine,
-        engine_vs_loop_ratio=rates.loop / rates.engine,
-        model_vs_floor_ratio=rates.engine / (rates.vision + rates.prefill),
-        every=every,
+        same_answers=sum(ours == theirs for ours, theirs in pairs),
     )
+
+
+def _grammar_figures(work: Work, options: Options) -> GrammarFigures | None:
+    if work.grammar is not None:
+        return None
+    return replay_invoices(work.model.vocabulary, _REPLAYED, options.seed)

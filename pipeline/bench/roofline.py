@@ -6,7 +6,7 @@ Williams, Waterman, Patterson, "Roofline: an insightful visual performance model
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,17 +65,65 @@ def _wait(device: torch.device) -> None:
 
 
 def decode_cost(
-    *, weights: int, weight_bytes: int, rows: int, passes: float, context: float, token_bytes: int
+    *,
+    weights: int,
+    weight_bytes: int,
+    rows: int,
+    tokens: float,
+    passes: float,
+    context: float,
+    token_bytes: int,
 ) -> Cost:
     """Return the cost of one page's answer: `weights` parameters of the text model.
 
-    Each of a row's `passes` multiplies all weights once, reads its share of them, `rows` reading
-    them together, and the row's keys and values, `context` tokens of `token_bytes`.
+    Each of its `tokens` multiplies all weights once. Each of its `passes` reads its share of them,
+    `rows` reading them together, and the row's keys and values, `context` tokens of `token_bytes`.
+    Attention's own operations are few beside, and left out.
     """
     moved = passes * (weights * weight_bytes / rows + context * token_bytes)
-    return Cost(2 * weights * passes, moved)
+    return Cost(2 * weights * tokens, moved)
 
 
-def prefill_cost(*, weights: int, tokens: int) -> Cost:
-    """Return the cost of one page's prompt; the weights are read for many pages together."""
-    return Cost(2 * weights * tokens, 0.0)
+def prefill_cost(*, weights: int, weight_bytes: int, rows: int, tokens: int) -> Cost:
+    """Return the cost of one page's prompt; `rows` prompts read the weights together."""
+    return Cost(2 * weights * tokens, weights * weight_bytes / rows)
+
+
+@dataclass(frozen=True, slots=True)
+class VisionShape:
+    """Parameters of matrix products by what they are applied to, and the sizes of attention.
+
+    `patch_weights` are applied to each patch, `mixed_weights` to each patch and latent (the keys
+    and values of the resampler), `latent_weights` to each latent. Widths are those of all heads.
+    """
+
+    patch_weights: int
+    mixed_weights: int
+    latent_weights: int
+    layers: int
+    width: int
+    latents: int
+    resampler_layers: int
+    resampler_width: int
+
+
+def vision_cost(
+    shape: VisionShape, tiles: Sequence[int], *, weight_bytes: int, tiles_together: int
+) -> Cost:
+    """Return the cost of one page's tiles, given as their numbers of patches.
+
+    `tiles_together` tiles read the weights together.
+    """
+    weights = shape.patch_weights + shape.mixed_weights + shape.latent_weights
+    flops = 0
+    for patches in tiles:
+        mixed = patches + shape.latents
+        products = (
+            shape.patch_weights * patches
+            + shape.mixed_weights * mixed
+            + shape.latent_weights * shape.latents
+        )
+        pairs = shape.layers * shape.width * patches**2
+        pairs += shape.resampler_layers * shape.resampler_width * shape.latents * mixed
+        flops += 2 * products + 4 * pairs
+    return Cost(flops, weights * weight_bytes * len(tiles) / tiles_together)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pipeline.bench.workload import MAX_NEW_TOKENS, Work
+from pipeline.bench.through import Punctual
+from pipeline.bench.workload import Work
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.row import Row
 from pipeline.engine.running import RunningBatch
@@ -36,7 +37,8 @@ def timed(work: Callable[[], Sequence[str]]) -> Measured:
 def by_static_batches(work: Work, batch: int, count: int | None = None) -> Measured:
     """transformers' `generate` on batches as they come, greedy, under the same grammar.
 
-    With `batch` 1 it is the loop of the model's documentation.
+    With `batch` 1 it is the loop of the model's documentation. transformers' continuous batching,
+    `generate_batch`, is left out: it takes token ids only, and no images.
     """
     inputs = work.inputs()[:count]
 
@@ -44,7 +46,9 @@ def by_static_batches(work: Work, batch: int, count: int | None = None) -> Measu
         return [
             output.text
             for start in range(0, len(inputs), batch)
-            for output in work.model.generate(inputs[start : start + batch], MAX_NEW_TOKENS)
+            for output in work.model.generate(
+                inputs[start : start + batch], max(work.lengths[:count][start : start + batch])
+            )
         ]
 
     return timed(answer)
@@ -70,12 +74,13 @@ def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
     model = work.model
     if not isinstance(model, SteppingModel):
         raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
+    model = Punctual(model)
     vision = prefill = 0.0
     running = RunningBatch(model, slots, Limits().prefill_tokens)
     requests = work.requests()
     length = max(len(model.tokenize(one.prompt, one.tiles).ids) for one in requests)
-    running.make_room(length + MAX_NEW_TOKENS)
-    for start in range(0, len(requests), slots):
+    running.make_room(length + max(work.lengths))
+    for start in range(0, len(requests), running.slots):
         rows = [
             Row(
                 request=request,
@@ -87,7 +92,7 @@ def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
                 submitted=0.0,
                 slot=slot,
             )
-            for slot, request in enumerate(requests[start : start + slots])
+            for slot, request in enumerate(requests[start : start + running.slots])
         ]
         for group in running.alike(rows):
             running.join(group)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.bench.forced import FixedLength, Unending, draw_lengths
+from pipeline.bench.invoices import invoice_json
+from pipeline.bench.options import Dtype
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import RunError
 from pipeline.job import Input, Job, Output
 from pipeline.job import Model as ModelSettings
-from pipeline.models.base import Model, ModelInput, Placement
+from pipeline.models.base import Constraint, Model, ModelInput, Placement
 from pipeline.models.families import family_of
+from pipeline.models.stepping import SteppingModel
 from pipeline.records import Answer, Failed, Generation, Sample
 from pipeline.runners.recipe import Recipe, prepare
 from pipeline.runners.steps import Committer, Drawer, Planner
@@ -22,18 +26,22 @@ from pipeline.stages.plan import shards
 from pipeline.synth.corpus import write_corpus
 from pipeline.synth.words import Split
 
-SCHEMA_ID = "receipt.v1"
+RECEIPT, INVOICE = "receipt.v1", "invoice.v1"
 MAX_NEW_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A model, and samples for it."""
+    """A model, samples for it, and how many tokens each sample's answer may have.
+
+    Without a grammar every answer has just as many.
+    """
 
     recipe: Recipe
     model: Model
-    grammar: Grammar
+    grammar: Grammar | None
     samples: Sequence[Sample]
+    lengths: Sequence[int]
 
     def requests(self) -> list[Request]:
         """Return what the engine is asked, with the pages' text layers."""
@@ -41,22 +49,35 @@ class Work:
             Request(
                 self.recipe.prompt,
                 sample.tiles,
-                MAX_NEW_TOKENS,
+                length,
                 self.grammar,
                 printed_text(sample.words),
             )
-            for sample in self.samples
+            for sample, length in zip(self.samples, self.lengths, strict=True)
         ]
 
     def inputs(self) -> list[ModelInput]:
-        """Return what `generate` is asked: the same, under the same grammar."""
+        """Return what `generate` is asked: the same, under the same rules."""
         return [
-            ModelInput(self.recipe.prompt, sample.tiles, self.grammar.start())
-            for sample in self.samples
+            ModelInput(self.recipe.prompt, sample.tiles, self._constraint(length))
+            for sample, length in zip(self.samples, self.lengths, strict=True)
         ]
 
+    def _constraint(self, length: int) -> Constraint:
+        if self.grammar is None:
+            return FixedLength(self.model.vocabulary, length)
+        return self.grammar.start()
+
     def commit(self, generations: Sequence[Generation]) -> dict[str, float]:
-        """Parse, validate and write answers as a run does; return the seconds by stage."""
+        """Parse, validate and write answers as a run does; return the seconds by stage.
+
+        Without a grammar, answers are no records: those of made invoices take their place.
+        """
+        if self.grammar is None:
+            generations = [
+                replace(one, text=invoice_json(f"answer {number}"))
+                for number, one in enumerate(generations)
+            ]
         answers: list[Answer | Failed] = [
             Answer(sample.id, generation, sample.rasterize_s, sample.encode_s)
             for sample, generation in zip(self.samples, generations, strict=True)
@@ -65,8 +86,22 @@ class Work:
         return {stage: seconds[stage] for stage in ("rasterize", "encode", "parse", "write")}
 
 
-def make_work(folder: Path, name: str, count: int, seed: int, threads: int) -> Work:
+def make_work(
+    folder: Path,
+    name: str,
+    count: int,
+    seed: int,
+    threads: int,
+    *,
+    placement: Placement | None = None,
+    dtype: Dtype = "auto",
+    splitting: bool | None = None,
+    forced_tokens: int | None = None,
+) -> Work:
     """Write `count` receipts into `folder`, draw them, and load the model.
+
+    With `forced_tokens`, answers have forced lengths of that mean, and the prompt asks for an
+    invoice.
 
     Raises
     ------
@@ -75,25 +110,27 @@ def make_work(folder: Path, name: str, count: int, seed: int, threads: int) -> W
     RunError
         If a page cannot be drawn.
     """
-    write_corpus(folder, seed, count, Split.TEST)
-    settings = ModelSettings(name=name)
+    settings = ModelSettings(
+        name=name, dtype=dtype, image_splitting="auto" if splitting is None else splitting
+    )
     job = Job(
         input=Input(paths=(str(folder / "documents"),)),
-        schema=SCHEMA_ID,
+        schema=RECEIPT if forced_tokens is None else INVOICE,
         model=settings,
         output=Output(uri=str(folder / "out")),
     )
     recipe = prepare(job, "bench")
-    model = family_of(recipe.checkpoint).load(
-        recipe.checkpoint, settings, Placement("cpu", threads)
-    )
+    write_corpus(folder, seed, count, Split.TEST)
+    placement = placement or Placement("cpu", threads)
+    model = family_of(recipe.checkpoint).load(recipe.checkpoint, settings, placement)
+    if forced_tokens is not None:
+        if not isinstance(model, SteppingModel):
+            raise RunError(f"{name} cannot be run step by step")
+        lengths = draw_lengths(count, forced_tokens, seed)
+        return Work(recipe, Unending(model), None, _drawn(recipe), lengths)
     compact = recipe.checkpoint.compact_json
-    return Work(
-        recipe=recipe,
-        model=model,
-        grammar=Grammar(recipe.schema.document, model.vocabulary, compact=compact),
-        samples=_drawn(recipe),
-    )
+    grammar = Grammar(recipe.schema.document, model.vocabulary, compact=compact)
+    return Work(recipe, model, grammar, _drawn(recipe), [MAX_NEW_TOKENS] * count)
 
 
 def _drawn(recipe: Recipe) -> list[Sample]:

@@ -26,7 +26,7 @@ class Limits:
     are used to guess ahead.
     """
 
-    batch: int = 16
+    batch: int = 64
     linger_s: float = 0.02
     prefill_tokens: int = 8192
     speculate: bool = True

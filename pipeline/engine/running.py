@@ -16,6 +16,7 @@ from pipeline.engine.choose import choose
 from pipeline.engine.grammar import Masks
 from pipeline.engine.memory import MemoryPlan, free_bytes, plan_memory
 from pipeline.engine.row import Row
+from pipeline.models.devices import memory_errors
 from pipeline.models.stepping import SteppingModel
 
 
@@ -76,9 +77,15 @@ class RunningBatch:
         """
         started = time.perf_counter()
         tiles = [tile for row in rows for page in row.request.tiles for tile in page]
-        features = self._model.features(tiles)
-        seen = time.perf_counter()
-        choices = self._prefill(rows, features)
+        try:
+            with memory_errors():
+                features = self._model.features(tiles)
+                seen = time.perf_counter()
+                choices = self._prefill(rows, features)
+        except MemoryError:
+            # Those that join later do so in smaller groups.
+            self._prefill_tokens = max(1, len(rows) * len(rows[0].prompt.ids) // 2)
+            raise
         done = time.perf_counter()
         for row in rows:
             row.started, row.cached = started, len(row.prompt.ids)
@@ -96,13 +103,14 @@ class RunningBatch:
             range(row.cached, row.cached + len(asked))
             for row, asked in zip(rows, tokens, strict=True)
         ]
-        hidden = self._decoder.forward(
-            self._decoder.embed(self._index(list(chain.from_iterable(tokens)))),
-            self._index(list(chain.from_iterable(positions))),
-            self._cache.step([row.slot for row in rows], positions),
-            self._index(_wanted(rows)),
-        )
-        choices = self._choose(rows, hidden)
+        with memory_errors():
+            hidden = self._decoder.forward(
+                self._decoder.embed(self._index(list(chain.from_iterable(tokens)))),
+                self._index(list(chain.from_iterable(positions))),
+                self._cache.step([row.slot for row in rows], positions),
+                self._index(_wanted(rows)),
+            )
+            choices = self._choose(rows, hidden)
         share = (time.perf_counter() - started) / len(rows)
         for row in rows:
             row.decode_s += share

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
+from pipeline.models.devices import memory_errors
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.idefics2.constrain import ConstrainedLogits
 from pipeline.models.idefics2.family import load_processor, pinned
@@ -102,15 +103,8 @@ class Idefics2Model:
     @torch.inference_mode()
     def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         """Answer a batch; see `pipeline.models.base.Model.generate`."""
-        try:
+        with memory_errors():
             return self._generate(inputs, max_new_tokens)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise MemoryError(str(error).splitlines()[0]) from error
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" in str(error):  # how torch says it on a CPU
-                raise MemoryError(str(error).splitlines()[0]) from error
-            raise
 
     def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         text = self.processor(
