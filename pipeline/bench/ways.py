@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import torch
+
 from pipeline.bench.through import Punctual
 from pipeline.bench.workload import Work
 from pipeline.engine.engine import Engine, Limits
+from pipeline.engine.reader import Reader
 from pipeline.engine.row import Row
-from pipeline.engine.running import RunningBatch
 from pipeline.errors import RunError
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation
@@ -76,11 +78,9 @@ def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
         raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
     model = Punctual(model)
     vision = prefill = 0.0
-    running = RunningBatch(model, slots, Limits().prefill_tokens)
+    reader = Reader(model, Limits().prefill_tokens, torch.get_num_threads())
     requests = work.requests()
-    length = max(len(model.tokenize(one.prompt, one.tiles).ids) for one in requests)
-    running.make_room(length + max(work.lengths))
-    for start in range(0, len(requests), running.slots):
+    for start in range(0, len(requests), slots):
         rows = [
             Row(
                 request=request,
@@ -90,12 +90,11 @@ def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
                 drafter=None,
                 stop_ids=frozenset(model.vocabulary.stop_ids),
                 submitted=0.0,
-                slot=slot,
             )
-            for slot, request in enumerate(requests[start : start + running.slots])
+            for request in requests[start : start + slots]
         ]
-        for group in running.alike(rows):
-            running.join(group)
+        for group in reader.alike(rows):
+            reader.read(group)
         vision += sum(row.vision_s for row in rows)
         prefill += sum(row.prefill_s for row in rows)
     return vision, prefill

@@ -8,7 +8,6 @@ step reads the slots where they lie, without a gather.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,17 +20,8 @@ _ROUND = 32
 """Attention reads whole multiples of so many positions, so that few shapes occur."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Keys and values of tokens that all prompts begin with, (tokens, key heads, head size)."""
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-
-    @property
-    def length(self) -> int:
-        """How many tokens it has."""
-        return int(self.keys[0].shape[0]) if self.keys else 0
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Keys and values of rows of one length, a pair a layer, (rows, tokens, key heads, head size)."""
 
 
 class SlotCache:
@@ -62,39 +52,12 @@ class SlotCache:
         for kept in (*self._keys, *self._values):
             kept[to, :, :length] = kept[slot, :, :length]
 
-    def prefix(self, slot: int, length: int) -> Prefix:
-        """Copy out the first `length` tokens of a slot."""
-        pairs = [
-            tuple(kind[slot, :, :length].transpose(0, 1).clone() for kind in self._of(layer))
-            for layer in range(self.shape.layers)
-        ]
-        keys, values = zip(*pairs, strict=True)
-        return Prefix(keys, values)
-
-    def prefill(self, slots: Sequence[int], length: int, prefix: Prefix | None) -> Attend:
-        """Attention of new rows, one a slot, of `length` tokens each behind the prefix."""
+    def place(self, slots: Sequence[int], read: KeysValues) -> None:
+        """Copy the keys and values of new rows to the beginnings of slots."""
         rows = self._index(slots)
-        start = prefix.length if prefix is not None else 0
-        mask = None
-        if start:
-            ones = torch.ones(length, start + length, dtype=torch.bool, device=self.shape.device)
-            mask = ones.tril(start)
-
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            own = [part.reshape(len(slots), length, *part.shape[1:]) for part in (keys, values)]
-            if prefix is not None and start:
-                common = prefix.keys[layer], prefix.values[layer]
-                own = [
-                    torch.cat((first.expand(len(slots), *first.shape), part), dim=1)
-                    for first, part in zip(common, own, strict=True)
-                ]
-            all_keys, all_values = own
-            for kept, part in zip(self._of(layer), own, strict=True):
-                kept[rows, :, : start + length] = part.transpose(1, 2)
-            asked = queries.reshape(len(slots), length, *queries.shape[1:])
-            return self._attention(asked, all_keys, all_values, mask).flatten(0, 1)
-
-        return attend
+        for layer, pair in enumerate(read):
+            for kept, part in zip(self._of(layer), pair, strict=True):
+                kept[rows, :, : part.shape[1]] = part.transpose(1, 2)
 
     def step(self, slots: Sequence[int], positions: Sequence[Sequence[int]]) -> Attend:
         """Attention of rows under way: `positions` are those of each row's new tokens."""
@@ -128,7 +91,7 @@ class SlotCache:
             kept_keys, kept_values = (
                 kept[:n_rows, :, :span].transpose(1, 2) for kept in self._of(layer)
             )
-            attended = self._attention(asked, kept_keys, kept_values, mask)
+            attended = attention(self.shape, asked, kept_keys, kept_values, mask)
             return attended[:, 0] if straight else attended[at_slots, at_columns]
 
         return attend
@@ -136,21 +99,50 @@ class SlotCache:
     def _of(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._keys[layer], self._values[layer]
 
-    def _attention(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """(rows, tokens, heads, head size) all, and out; without a mask, causal."""
-        attended = F.scaled_dot_product_attention(
-            queries.transpose(1, 2),
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=self.shape.heads != self.shape.key_heads,
-        )
-        return attended.transpose(1, 2)
-
     def _index(self, numbers: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
         return torch.as_tensor(np.asarray(numbers, np.int64)).to(
             self.shape.device, non_blocking=True
         )
+
+
+def attention(
+    shape: DecoderShape, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+) -> Tensor:
+    """(rows, tokens, heads, head size) all, and out; without a mask, causal."""
+    attended = F.scaled_dot_product_attention(
+        queries.transpose(1, 2),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=shape.heads != shape.key_heads,
+    )
+    return attended.transpose(1, 2)
+
+
+def reading(
+    shape: DecoderShape, n_rows: int, length: int, prefix: KeysValues
+) -> tuple[Attend, KeysValues]:
+    """Return the attention of new rows of `length` tokens each behind the prefix, one row or none.
+
+    The list beside it fills with the rows' keys and values, the prefix's among them.
+    """
+    start = int(prefix[0][0].shape[1]) if prefix else 0
+    mask = None
+    if start:
+        mask = torch.ones(length, start + length, dtype=torch.bool, device=shape.device).tril(start)
+    read: KeysValues = []
+
+    def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        queries, keys, values = (
+            part.reshape(n_rows, length, *part.shape[1:]) for part in (queries, keys, values)
+        )
+        if prefix:
+            keys, values = (
+                torch.cat((common.expand(n_rows, *common.shape[1:]), part), dim=1)
+                for common, part in zip(prefix[layer], (keys, values), strict=True)
+            )
+        read.append((keys, values))
+        return attention(shape, queries, keys, values, mask).flatten(0, 1)
+
+    return attend, read

@@ -42,7 +42,11 @@ class Pending:
 
 
 class Worker(Protocol):
-    """What runs requests; both ways are called by the engine's thread only."""
+    """What runs requests; called by the engine's thread only."""
+
+    def start(self) -> None:
+        """Prepare the thread."""
+        ...
 
     def add(self, item: Pending) -> None:
         """Take a request in."""
@@ -116,6 +120,7 @@ class Engine:
             self._abandoned.set()
 
     def _serve(self) -> None:
+        self._worker.start()
         while not self._abandoned.is_set():
             self._take_in()
             if not self._worker.idle():

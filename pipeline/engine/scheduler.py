@@ -10,12 +10,7 @@ from pipeline.engine.row import Row
 
 
 class Scheduler:
-    """Rows wait in order, run in the lowest free slot, and leave.
-
-    New rows join when an eighth of the slots is free: each joining stops the others for the time of
-    a prompt, which costs least when several join at once; but a free slot costs nearly as much in
-    each step as a full one.
-    """
+    """Rows wait in order, run in the lowest free slot, and leave."""
 
     def __init__(self, slots: int) -> None:
         self.waiting: deque[Row] = deque()
@@ -28,18 +23,31 @@ class Scheduler:
         """How many rows may run."""
         return self._slots
 
-    def joining(self) -> list[Row]:
-        """Give waiting rows slots, if it is time; return those that join."""
-        if not self.waiting or len(self._free) < max(1, self._slots // 8):
-            return []
-        joined = []
-        while self.waiting and self._free:
-            row = self.waiting.popleft()
+    @property
+    def free(self) -> int:
+        """How many slots are free."""
+        return len(self._free)
+
+    @property
+    def group(self) -> int:
+        """How many rows should join together.
+
+        Each joining stops the others for the time of a prompt, which costs least when several join
+        at once; but a free slot costs nearly as much in each step as a full one.
+        """
+        return max(1, self._slots // 8)
+
+    def next(self, most: int) -> list[Row]:
+        """Return the rows that have waited longest."""
+        return [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
+
+    def join(self, rows: Iterable[Row]) -> None:
+        """Give rows free slots."""
+        for row in rows:
             row.slot = heapq.heappop(self._free)
-            joined.append(row)
+            self.running.append(row)
         # By slot: rows that lie as the slots do need no sorting in each layer of a step.
-        self.running = sorted((*self.running, *joined), key=lambda row: row.slot)
-        return joined
+        self.running.sort(key=lambda row: row.slot)
 
     def leave(self, rows: Iterable[Row]) -> None:
         """Free the slots of rows that have finished or failed."""
@@ -50,12 +58,7 @@ class Scheduler:
         self.running = [row for row in self.running if id(row) not in gone]
 
     def moves(self) -> list[tuple[Row, int]]:
-        """Return which rows should go where for the lowest slots to be the full ones.
-
-        None while others wait, who will fill the gaps.
-        """
-        if self.waiting:
-            return []
+        """Return which rows should go where for the lowest slots to be the full ones."""
         count = len(self.running)
         moving = [row for row in self.running if row.slot >= count]
         return list(zip(moving, sorted(slot for slot in self._free if slot < count), strict=True))

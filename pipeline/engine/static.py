@@ -22,6 +22,9 @@ class StaticBatches:
         self._batch = batch
         self._waiting: list[Pending] = []
 
+    def start(self) -> None:
+        """Nothing to prepare."""
+
     def add(self, item: Pending) -> None:
         """Take a request in."""
         self._waiting.append(item)

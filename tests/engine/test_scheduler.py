@@ -27,36 +27,33 @@ def rows(count: int) -> list[Row]:
     ]
 
 
+def joined(scheduler: Scheduler) -> list[Row]:
+    found = scheduler.next(scheduler.free)
+    scheduler.join(found)
+    return found
+
+
 def test_rows_join_in_order_and_take_the_lowest_slots() -> None:
     scheduler, asked = Scheduler(4), rows(6)
     scheduler.waiting.extend(asked)
-    assert scheduler.joining() == asked[:4]
+    assert joined(scheduler) == asked[:4]
     assert [row.slot for row in asked[:4]] == [0, 1, 2, 3]
-    assert scheduler.joining() == []
+    assert scheduler.free == 0
     scheduler.leave([asked[2], asked[0]])
     assert scheduler.running == [asked[1], asked[3]]
-    assert scheduler.joining() == asked[4:]
-    assert [row.slot for row in asked[4:]] == [0, 2]
+    assert joined(scheduler) == asked[4:]
+    assert [row.slot for row in scheduler.running] == [0, 1, 2, 3]
 
 
-def test_rows_wait_until_an_eighth_of_the_slots_is_free() -> None:
-    scheduler, asked = Scheduler(16), rows(20)
+def test_an_eighth_of_the_slots_makes_a_group() -> None:
+    assert [Scheduler(slots).group for slots in (1, 4, 16, 64)] == [1, 1, 2, 8]
+
+
+def test_the_last_rows_move_down_into_gaps() -> None:
+    scheduler, asked = Scheduler(6), rows(6)
     scheduler.waiting.extend(asked)
-    scheduler.joining()
-    scheduler.leave(asked[:1])
-    assert scheduler.joining() == []
-    scheduler.leave(asked[1:2])
-    assert scheduler.joining() == asked[16:18]
-
-
-def test_the_last_rows_move_down_into_gaps_once_nobody_waits() -> None:
-    scheduler, asked = Scheduler(6), rows(7)
-    scheduler.waiting.extend(asked)
-    scheduler.joining()
-    scheduler.leave([asked[1], asked[2]])
-    assert scheduler.moves() == []
-    assert scheduler.joining() == asked[6:]
-    scheduler.leave([asked[3], asked[0]])
+    joined(scheduler)
+    scheduler.leave([asked[0], asked[2], asked[3]])
     moves = scheduler.moves()
     assert moves == [(asked[4], 0), (asked[5], 2)]
     for row, slot in moves:
@@ -64,8 +61,7 @@ def test_the_last_rows_move_down_into_gaps_once_nobody_waits() -> None:
     assert [row.slot for row in scheduler.running] == [0, 1, 2]
     assert scheduler.moves() == []
     more = rows(3)
-    scheduler.waiting.extend(more)
-    assert scheduler.joining() == more
+    scheduler.join(more)
     assert [row.slot for row in more] == [3, 4, 5]
 
 
@@ -73,4 +69,4 @@ def test_fewer_slots_hold_fewer_rows() -> None:
     scheduler, asked = Scheduler(2), rows(4)
     scheduler.waiting.extend(asked)
     scheduler.shrink(1)
-    assert scheduler.joining() == asked[:1]
+    assert joined(scheduler) == asked[:1]

@@ -9,11 +9,12 @@ from concurrent.futures import Future
 import pytest
 from torch import Tensor
 
+from pipeline.engine.choose import Choice
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.engine.row import Row
-from pipeline.engine.running import Choice, RunningBatch
+from pipeline.engine.running import RunningBatch
 from pipeline.errors import ItemError
 from pipeline.finetune.examples import Geometry, Shot, page_example
 from pipeline.job import Model as ModelSettings
