@@ -198,6 +198,9 @@ def bench(
         bool | None,
         typer.Option(help="Show pages as quadrants and the whole; as the model was trained."),
     ] = None,
+    fixed_steps: Annotated[
+        bool, typer.Option("--fixed-steps", help="Record steps as CUDA graphs; not tried yet.")
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the roofline: .svg, .png or .pdf.")
     ] = None,
@@ -220,6 +223,7 @@ def bench(
         dtype=dtype,
         splitting=splitting,
         answer_tokens=answer_tokens,
+        fixed_steps=fixed_steps,
         plot=plot,
     )
     options.check()  # before torch is loaded

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, pstdev
 
@@ -97,7 +99,7 @@ def measure(work: Work, options: Options, say: Say) -> Report:
     shape = work.model.decoder.shape
     machine = measure_machine(shape.device, shape.dtype)
     return Report(
-        setup=_setup(work, options, best, shape.dtype),
+        setup=_setup(work, options, best, shape.dtype, engine.memory_plan),
         roofline=machine,
         answers=_answers(engine, last["static"]),
         seconds_a_page=rates,
@@ -112,16 +114,19 @@ def measure(work: Work, options: Options, say: Say) -> Report:
 
 
 def _best_static_batch(work: Work) -> int:
-    tried: dict[int, float] = {}
-    for batch in STATIC_BATCHES:
-        if batch <= len(work.samples):
-            try:
-                tried[batch] = by_static_batches(work, batch).seconds
-            except MemoryError:
-                break
-    if not tried:
+    """Return the quickest batch, from the largest down until it gets slower."""
+    best, least = 0, math.inf
+    for batch in reversed([batch for batch in STATIC_BATCHES if batch <= len(work.samples)]):
+        try:
+            seconds = by_static_batches(work, batch).seconds
+        except MemoryError:
+            continue
+        if seconds > least:
+            break
+        best, least = batch, seconds
+    if not best:
         raise RunError("no batch of samples fits into memory, or they are fewer than 8")
-    return min(tried, key=lambda batch: tried[batch])
+    return best
 
 
 def _rounds(
@@ -129,8 +134,10 @@ def _rounds(
 ) -> tuple[dict[str, list[float]], Mapping[str, Measured]]:
     """Return the seconds a page of every round by way, and what the last round measured."""
     count = len(work.samples)
-    loop_count = max(1, count // 4)
-    limits = Limits(options.slots, speculate=work.grammar is not None)
+    loop_count = max(1, count // 8)
+    limits = Limits(
+        options.slots, speculate=work.grammar is not None, fixed_steps=options.fixed_steps
+    )
     every: dict[str, list[float]] = {}
     last: dict[str, Measured] = {}
 
@@ -143,7 +150,7 @@ def _rounds(
         note("engine", by_engine(work, limits), count)
         note("static", by_static_batches(work, best), count)
         if limits.speculate:
-            bare = Limits(options.slots, speculate=False)
+            bare = replace(limits, speculate=False)
             note("engine_without_guesses", by_engine(work, bare), count)
         note("loop", by_static_batches(work, 1, loop_count), loop_count)
         vision, prefill = vision_and_prefill(work, options.slots)
@@ -152,7 +159,9 @@ def _rounds(
     return every, last
 
 
-def _setup(work: Work, options: Options, static_batch: int, dtype: torch.dtype) -> Setup:
+def _setup(
+    work: Work, options: Options, static_batch: int, dtype: torch.dtype, memory_plan: str | None
+) -> Setup:
     return Setup(
         model=options.random_weights or work.recipe.checkpoint.name,
         machine=_machine_name(options.device),
@@ -166,6 +175,7 @@ def _setup(work: Work, options: Options, static_batch: int, dtype: torch.dtype) 
         slots=options.slots,
         static_batch=static_batch,
         forced_lengths=work.grammar is None,
+        memory_plan=memory_plan,
     )
 
 

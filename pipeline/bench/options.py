@@ -34,6 +34,7 @@ class Options:
     dtype: Dtype = "auto"
     splitting: bool | None = None
     answer_tokens: int | None = None
+    fixed_steps: bool = False
     plot: Path | None = None
 
     def check(self) -> None:

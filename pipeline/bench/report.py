@@ -31,6 +31,7 @@ class Setup:
     slots: int
     static_batch: int
     forced_lengths: bool
+    memory_plan: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ class Report:
             f"{self.model_vs_floor_ratio:.2f} times the time of vision and prefill"
         )
         console.print(self._about_answers())
+        if setup.memory_plan is not None:
+            console.print(f"memory: {setup.memory_plan}")
         if self.grammar is not None:
             console.print(_about_grammar(self.grammar))
 

@@ -27,6 +27,7 @@ class Measured:
     cpu_seconds: float
     answers: tuple[str, ...] = ()
     generations: tuple[Generation, ...] = ()
+    memory_plan: str | None = None
 
 
 def timed(work: Callable[[], Sequence[str]]) -> Measured:
@@ -63,11 +64,13 @@ def by_engine(work: Work, limits: Limits) -> Measured:
     with Engine(work.model, limits) as engine:
         futures = [engine.submit(request) for request in requests]
         generations = tuple(future.result() for future in futures)
+        plan = engine.plan
     return Measured(
         time.perf_counter() - wall,
         time.process_time() - cpu,
         tuple(one.text for one in generations),
         generations,
+        None if plan is None else str(plan),
     )
 
 

@@ -96,6 +96,31 @@ class SlotCache:
 
         return attend
 
+    def fixed_step(self, positions: Tensor, span: int) -> Attend:
+        """Attention of all slots with as many tokens each, at positions int64 (slots, tokens).
+
+        Of each slot the first `span` positions are read. Nothing depends on what the positions are
+        but their own values, so the work can be recorded and run again.
+        """
+        device, key_heads = positions.device, self.shape.key_heads
+        slots = torch.arange(self.slots, device=device)[:, None]
+        heads = torch.arange(key_heads, device=device)
+        rows = slots[:, :, None] * key_heads + heads
+        at_places = (rows * self.length + positions[:, :, None]).flatten()
+        hidden = torch.arange(span, device=device) > positions[:, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self.shape.dtype, device=device)
+        mask = mask.masked_fill_(hidden, -torch.inf).unsqueeze(1)
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            for kept, part in zip(self._of(layer), (keys, values), strict=True):
+                size = part.shape[-1]
+                kept.view(-1, size).index_copy_(0, at_places, part.reshape(-1, size))
+            asked = queries.view(*positions.shape, *queries.shape[1:])
+            kept_keys, kept_values = (kept[:, :, :span].transpose(1, 2) for kept in self._of(layer))
+            return attention(self.shape, asked, kept_keys, kept_values, mask).flatten(0, 1)
+
+        return attend
+
     def _of(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._keys[layer], self._values[layer]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from pipeline.engine.memory import MemoryPlan
 from pipeline.engine.request import Request
 from pipeline.engine.static import StaticBatches
 from pipeline.engine.stepper import Stepper
@@ -23,13 +24,14 @@ class Limits:
     """`batch` is how many samples run together; `linger_s` how long an idle engine waits for more.
 
     `prefill_tokens` bounds the tokens of prompts in one pass. With `speculate` pages' text layers
-    are used to guess ahead.
+    are used to guess ahead. `fixed_steps` are recorded as CUDA graphs on a GPU: not tried yet.
     """
 
     batch: int = 64
     linger_s: float = 0.02
     prefill_tokens: int = 8192
     speculate: bool = True
+    fixed_steps: bool = False
 
 
 @dataclass(slots=True)
@@ -60,6 +62,11 @@ class Worker(Protocol):
         """Whether there is nothing to do."""
         ...
 
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """How memory is used; None before the first request, or if there is no plan."""
+        ...
+
     def advance(self) -> None:
         """Do some work, settle the futures of what is finished."""
         ...
@@ -77,7 +84,13 @@ class Engine:
     def __init__(self, model: Model, limits: Limits) -> None:
         self._limits = limits
         self._worker: Worker = (
-            Stepper(model, limits.batch, limits.prefill_tokens, speculate=limits.speculate)
+            Stepper(
+                model,
+                limits.batch,
+                limits.prefill_tokens,
+                speculate=limits.speculate,
+                fixed_steps=limits.fixed_steps,
+            )
             if isinstance(model, SteppingModel)
             else StaticBatches(model, limits.batch)
         )
@@ -107,6 +120,11 @@ class Engine:
                 raise RuntimeError("the engine is closed")
             self._queue.put(Pending(request, future, time.perf_counter()))
         return future
+
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """How memory is used, as far as that is planned yet."""
+        return self._worker.plan
 
     def close(self, *, drain: bool = True) -> None:
         """Answer what is queued, then stop; without `drain`, leave it and what is under way."""

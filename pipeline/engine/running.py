@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.engine.cache import SlotCache
 from pipeline.engine.choose import Choice, Chooser
+from pipeline.engine.graphs import FixedSteps
 from pipeline.engine.memory import MemoryPlan, free_bytes, plan_memory
 from pipeline.engine.reader import Read
 from pipeline.engine.row import Row
@@ -27,19 +28,24 @@ class RunningBatch:
     Rows never see each other, so a row's answer does not depend on its company.
     """
 
-    def __init__(self, model: SteppingModel, slots: int, threads: int) -> None:
+    def __init__(
+        self, model: SteppingModel, slots: int, threads: int, *, fixed_steps: bool = False
+    ) -> None:
         """`slots` rows at most, fewer if memory is short: `plan` tells, once there is room.
 
-        `threads` compute masks.
+        `threads` compute masks; for `fixed_steps` see `pipeline.engine.graphs`.
         """
         self._decoder = model.decoder
         self._chooser = Chooser(model, threads)
         self.slots = slots
         self.plan: MemoryPlan | None = None
         self._cache = SlotCache(self._decoder.shape, slots, 0)
+        self._fixed_steps = fixed_steps
+        self._fixed: FixedSteps | None = None
 
     def make_room(self, length: int) -> None:
         """Provide slots of so many tokens. Raises MemoryError if there is no room for them."""
+        length += self._fixed_steps  # they need a position that no row uses
         if length <= self._cache.length:
             return
         shape = self._decoder.shape
@@ -50,6 +56,8 @@ class RunningBatch:
             raise MemoryError(f"no room for rows of {length} tokens: {plan}")
         self.plan = plan
         self._cache = self._cache.resized(self.slots, length)
+        if self._fixed_steps:
+            self._fixed = FixedSteps(self._decoder, self._cache)
 
     @torch.inference_mode()
     def move(self, row: Row, slot: int) -> None:
@@ -67,23 +75,29 @@ class RunningBatch:
         started = time.perf_counter()
         for row in rows:
             row.look_ahead()
-        tokens = [row.asked for row in rows]
-        positions = [
-            range(row.cached, row.cached + len(asked))
-            for row, asked in zip(rows, tokens, strict=True)
-        ]
         with memory_errors():
-            hidden = self._decoder.forward(
-                self._decoder.embed(self._index(list(chain.from_iterable(tokens)))),
-                self._index(list(chain.from_iterable(positions))),
-                self._cache.step([row.slot for row in rows], positions),
-                self._index(_wanted(rows)),
-            )
-            choices = self._chooser.choose(rows, hidden)
+            choices = self._chooser.choose(rows, self._forward(rows))
         share = (time.perf_counter() - started) / len(rows)
         for row in rows:
             row.decode_s += share
         return choices
+
+    def _forward(self, rows: Sequence[Row]) -> Tensor:
+        slots = [row.slot for row in rows]
+        tokens = [row.asked for row in rows]
+        wanted = self._index(_wanted(rows))
+        if self._fixed is not None and self._fixed.fits(tokens):
+            return self._fixed.run(slots, tokens, [row.cached for row in rows])[wanted]
+        positions = [
+            range(row.cached, row.cached + len(asked))
+            for row, asked in zip(rows, tokens, strict=True)
+        ]
+        return self._decoder.forward(
+            self._decoder.embed(self._index(list(chain.from_iterable(tokens)))),
+            self._index(list(chain.from_iterable(positions))),
+            self._cache.step(slots, positions),
+            wanted,
+        )
 
     def _index(self, numbers: Sequence[int]) -> Tensor:
         device = self._decoder.shape.device

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.engine.blame import halving
+from pipeline.engine.memory import MemoryPlan
 from pipeline.models.base import Model, ModelInput
 from pipeline.records import Generation
 
@@ -36,6 +37,11 @@ class StaticBatches:
     def idle(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
+
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """None: `generate` takes what it takes."""
+        return None
 
     def advance(self) -> None:
         """Answer all that waits."""

@@ -16,6 +16,7 @@ import torch
 from pipeline.engine.blame import halving
 from pipeline.engine.choose import Choice
 from pipeline.engine.draft import Drafter, History, PageText
+from pipeline.engine.memory import MemoryPlan
 from pipeline.engine.reader import Read, Reader
 from pipeline.engine.request import Request
 from pipeline.engine.row import Row
@@ -37,7 +38,13 @@ class Stepper:
     """
 
     def __init__(
-        self, model: SteppingModel, slots: int, prefill_tokens: int, *, speculate: bool
+        self,
+        model: SteppingModel,
+        slots: int,
+        prefill_tokens: int,
+        *,
+        speculate: bool,
+        fixed_steps: bool,
     ) -> None:
         self._model = model
         self._history = History() if speculate else None
@@ -53,7 +60,7 @@ class Stepper:
         self._reader = Reader(model, prefill_tokens, ahead or threads)
         self._under_way: Future[list[Read]] | None = None
         self._ready: deque[Read] = deque()
-        self._batch = RunningBatch(model, slots, self._threads)
+        self._batch = RunningBatch(model, slots, self._threads, fixed_steps=fixed_steps)
         self._stop_ids = frozenset(model.vocabulary.stop_ids)
 
     def start(self) -> None:
@@ -71,6 +78,11 @@ class Stepper:
     def idle(self) -> bool:
         """Whether nothing waits or runs."""
         return not (self._scheduler.running or self._coming())
+
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """How many slots of which length there are, once rows have come."""
+        return self._batch.plan
 
     def advance(self) -> None:
         """Let rows join, and make one step."""

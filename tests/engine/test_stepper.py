@@ -103,6 +103,14 @@ def test_a_misleading_text_layer_changes_no_answer(nano: Fixture) -> None:
         assert [one.text for one in answers(engine, requests)] == nano.expected
 
 
+@pytest.mark.parametrize("speculate", [False, True])
+def test_steps_of_fixed_shapes_change_no_answer(nano: Fixture, speculate: bool) -> None:
+    limits = Limits(batch=5, speculate=speculate, fixed_steps=True)
+    with Engine(nano.model, limits) as engine:
+        found = answers(engine, [nano.request([i], text=nano.texts[i]) for i in range(COUNT)])
+    assert [one.text for one in found] == nano.expected
+
+
 def test_prompts_of_different_numbers_of_images_run_together(nano: Fixture) -> None:
     groups = [[0], [1, 2], [], [3], [4, 5, 6], [7, 8]]
     expected = [nano.whole(group, 40) for group in groups]
