@@ -28,7 +28,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
+from pipeline.engine.request import Request
 from pipeline.evaluation.compare import score_record
 from pipeline.evaluation.metrics import edits
 from pipeline.evaluation.scores import Scores
@@ -36,7 +38,7 @@ from pipeline.evaluation.shape import record_shape
 from pipeline.finetune.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, Shot, page_example
 from pipeline.job import Model as ModelSettings
 from pipeline.lake.exact_json import loads
-from pipeline.models.base import ModelInput, Placement
+from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.records import Image
 from pipeline.schema import load_schema
@@ -75,23 +77,21 @@ class Reader:
         self.model = self.family.load(self.checkpoint, settings, Placement(threads=1))
 
     def read(
-        self, tiles: Sequence[Image], batch: int = 16, schema_id: str = RECEIPT_SCHEMA
+        self, tiles: Sequence[Image], batch: int = 64, schema_id: str = RECEIPT_SCHEMA
     ) -> list[dict[str, Any] | None]:
         prompt = self.family.prompt(self.checkpoint, "", 1, schema_id)
         schema = load_schema(schema_id).document
         grammar = Grammar(schema, self.model.vocabulary, compact=True)
-        records: list[dict[str, Any] | None] = []
-        for first in range(0, len(tiles), batch):
-            inputs = [
-                ModelInput(prompt, ((tile,),), grammar.start())
-                for tile in tiles[first : first + batch]
-            ]
-            for output in self.model.generate(inputs, 512):
-                try:
-                    records.append(loads(output.text))
-                except ValueError:
-                    records.append(None)
-        return records
+        with Engine(self.model, Limits(batch)) as engine:
+            answers = [engine.submit(Request(prompt, ((t,),), 512, grammar)) for t in tiles]
+        return [record_in(answer.result().text) for answer in answers]
+
+
+def record_in(text: str) -> dict[str, Any] | None:
+    try:
+        return loads(text)
+    except ValueError:
+        return None
 
 
 def tile_of(page: SynthPage, look: Look, shot: Shot = LAID_OUT) -> Image:
@@ -194,7 +194,7 @@ def whose(reader: Reader, seed: int, count: int) -> tuple[float, float]:
 def text_error(reader: Reader, seed: int, count: int) -> float:
     """Return the character error rate of the pages' text, task `ocr`."""
     pages = [make_document(f"text {seed}/{i}", Split.TEST).pages[0] for i in range(count)]
-    records = reader.read([tile_of(page, page.look) for page in pages], 16, TEXT_SCHEMA)
+    records = reader.read([tile_of(page, page.look) for page in pages], schema_id=TEXT_SCHEMA)
     wrong = sum(
         edits(page.layout.text, str((record or {}).get("text", "")))
         for page, record in zip(pages, records, strict=True)

@@ -97,6 +97,7 @@ class Engine:
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._closed = self._drained = False
+        self._open: set[Future[Generation]] = set()
         self._abandoned = threading.Event()
         self._closing = threading.Lock()  # no request may be queued behind the end of the queue
         self._thread.start()
@@ -113,11 +114,16 @@ class Engine:
         self.close(drain=kind is None)
 
     def submit(self, request: Request) -> Future[Generation]:
-        """Queue a request. The future raises ItemError if the model fails on this sample."""
+        """Queue a request. The future raises ItemError if the model fails on this sample.
+
+        It raises RuntimeError if the engine itself fails, which ends it.
+        """
         future: Future[Generation] = Future()
         with self._closing:
             if self._closed:
                 raise RuntimeError("the engine is closed")
+            self._open.add(future)
+            future.add_done_callback(self._open.discard)
             self._queue.put(Pending(request, future, time.perf_counter()))
         return future
 
@@ -138,6 +144,17 @@ class Engine:
             self._abandoned.set()
 
     def _serve(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # of the engine's own: no sample is to blame, none may hang
+            with self._closing:
+                self._closed = True
+            for future in tuple(self._open):
+                failure = RuntimeError(f"the engine failed: {type(error).__name__}: {error}")
+                failure.__cause__ = error
+                future.set_exception(failure)
+
+    def _work(self) -> None:
         self._worker.start()
         while not self._abandoned.is_set():
             self._take_in()

@@ -109,6 +109,11 @@ class GrammarState:
         if not self.matcher.consume_token(token_id):
             raise ValueError(f"token {token_id} is not allowed here: {self.matcher.get_error()}")
 
+    def end(self) -> None:
+        """Raise DeadEnd if the answer is not complete: masks allow a stop token there too."""
+        if not self.matcher.is_accepting():
+            raise DeadEnd
+
     def closing(self, limit: int) -> list[int] | None:
         """Return a short way to complete the answer, stop token left out; None if beyond `limit`.
 
@@ -128,8 +133,7 @@ class GrammarState:
 
     def _stop(self) -> list[int]:
         # The matcher stops before the stop token is consumed, or where it knows no way on.
-        if not self.matcher.is_accepting():
-            raise DeadEnd
+        self.end()
         return list(self._tokens.stop_ids)
 
 
@@ -152,12 +156,8 @@ class Masks:
         """Return uint8 (positions, bytes): a bit a token, the least significant first.
 
         Each answer has a position for what may follow now, and one behind each token of its draft.
-        Behind a token that is not allowed everything is.
-
-        Raises
-        ------
-        DeadEnd
-            If an answer is not complete and no token leads on.
+        Behind a token that is not allowed everything is. Where no token leads on, a stop token is
+        allowed: see `GrammarState.end`.
         """
         starts = np.cumsum([0, *(1 + len(draft) for _, draft in asked)]).tolist()
         bits = np.full((starts[-1], self._words), -1, np.int32)
@@ -174,8 +174,6 @@ class Masks:
             fill_next_token_bitmask_par(self._executor, plain, bits)
         if drafted:
             fill_next_token_bitmask_par_with_draft_tokens(self._executor, drafted, bits)
-        if not bits[starts[:-1]].any(axis=1).all():
-            raise DeadEnd
         return bits.view(np.uint8)
 
 

@@ -101,6 +101,8 @@ class Row:
 
     def _append(self, token: int, logprob: float) -> None:
         if token in self.stop_ids:
+            if self.grammar is not None:
+                self.grammar.end()
             self.finish = FinishReason.STOP
             return
         if self.grammar is not None:

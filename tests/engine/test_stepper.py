@@ -9,6 +9,7 @@ from concurrent.futures import Future
 import pytest
 from torch import Tensor
 
+from pipeline.engine.cache import KeysValues, SlotCache
 from pipeline.engine.choose import Choice
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
@@ -138,6 +139,22 @@ def test_a_sample_that_fails_in_a_step_fails_alone(
         futures = [engine.submit(nano.request([i])) for i in range(COUNT)]
         found = [outcome(future) for future in futures]
     assert found == ["out_of_memory" if i == 3 else nano.expected[i] for i in range(COUNT)]
+
+
+def test_an_engine_that_fails_itself_leaves_nobody_waiting(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(cache: SlotCache, slots: Sequence[int], read: KeysValues) -> None:
+        raise OSError("device lost")
+
+    monkeypatch.setattr(SlotCache, "place", lost)
+    with Engine(nano.model, Limits(batch=2)) as engine:
+        futures = [engine.submit(nano.request([i])) for i in range(6)]
+        for future in futures:
+            with pytest.raises(RuntimeError, match="device lost"):
+                future.result(timeout=60)
+        with pytest.raises(RuntimeError, match="closed"):
+            engine.submit(nano.request([0]))
 
 
 def test_a_failing_forward_pass_is_halved_down_to_the_guilty_row(
