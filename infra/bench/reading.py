@@ -1,6 +1,6 @@
 """How well `nano` reads, on documents made fresh whose names and values it never saw.
 
-    python infra/bench/reading.py [--documents 500] [--pairs 200] [--seed 1] [--model nano]
+    python infra/bench/reading.py [--documents 500] [--pairs 200] [--seed 1] [--model nano] [--runner ray]
 
 1. The whole pipeline (files, `pagelake run`, `pagelake eval`) beside the training's own loader on
    the same documents: if rendering or encoding differed from training, these would part.
@@ -110,13 +110,14 @@ def figures(scores: Scores) -> dict[str, float]:
     return found | {"items F1": scores.lists["items"].f1 or 0.0, "document": scores.exact_rate or 0}
 
 
-def through_the_pipeline(folder: Path, model: str) -> dict[str, float]:
+def through_the_pipeline(folder: Path, model: str, runner: str) -> dict[str, float]:
     job = folder / "job.yaml"
     job.write_text(
         f"input: {{paths: [documents]}}\nschema: {RECEIPT_SCHEMA}\n"
         f"model: {{name: {model}}}\noutput: {{uri: {folder / 'out'}}}\n"
     )
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", "run", str(job)], check=False)
+    run = [sys.executable, "-m", "pipeline.cli", "run", str(job), "--runner", runner]
+    done = subprocess.run(run, check=False)
     if done.returncode not in (0, 3):
         raise SystemExit(f"the run failed with exit code {done.returncode}")
     told = subprocess.run(
@@ -213,10 +214,12 @@ def cpu_seconds(reader: Reader, seed: int) -> float:
     return float(np.median(spent))
 
 
-def measure(documents: int, pairs_wanted: int, seed: int, model: str) -> dict[str, Any]:
+def measure(
+    documents: int, pairs_wanted: int, seed: int, model: str, runner: str
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         write_corpus(Path(name), seed, documents, Split.TEST)
-        pipeline = through_the_pipeline(Path(name), model)
+        pipeline = through_the_pipeline(Path(name), model, runner)
     reader = Reader(model)
     shown, other = whose(reader, seed, pairs_wanted // 2)
     size = sum(file.stat().st_size for file in Path(reader.checkpoint.location).iterdir())
@@ -269,9 +272,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model", default="nano")
+    parser.add_argument("--runner", choices=("ray", "local"), default="ray")
     parser.add_argument("--json", action="store_true", help="one line of JSON, not a table")
     asked = parser.parse_args()
-    found = measure(asked.documents, asked.pairs, asked.seed, asked.model)
+    found = measure(asked.documents, asked.pairs, asked.seed, asked.model, asked.runner)
     if asked.json:
         print(json.dumps(found))
     else:

@@ -35,7 +35,10 @@ LEAST = {
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(BENCH), "--json", "--documents", "48", "--pairs", "48"],
+        [
+            *(sys.executable, str(BENCH), "--json", "--runner", "local"),
+            *("--documents", "48", "--pairs", "48"),
+        ],
         capture_output=True,
         text=True,
         timeout=280,
