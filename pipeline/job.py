@@ -200,6 +200,11 @@ class Generation(Section):
     max_new_tokens: int = Field(
         default=1024, ge=1, description="Tokens an answer may have; a longer one is truncated."
     )
+    max_items: int | None = Field(
+        default=None,
+        ge=1,
+        description="Items that a list may have; an answer with a longer one is truncated.",
+    )
     constrained: bool = Field(
         default=True, description="Let the model write only JSON that fits the schema."
     )

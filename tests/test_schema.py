@@ -17,6 +17,7 @@ from pipeline.packaged import packaged, packaged_names
 from pipeline.schema import (
     Schema,
     Validator,
+    bound_lists,
     default_prompt,
     load_schema,
     make_schema,
@@ -535,3 +536,26 @@ def test_the_default_prompt_of_choices() -> None:
         make_schema(one_field(nested), "x", "x")
     )
     assert "- x\n" in default_prompt(make_schema(one_field(True), "x", "x"))
+
+
+def test_lists_are_bounded_wherever_they_are_and_keep_their_own_bounds() -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    document = {
+        "type": "object",
+        "properties": {
+            "free": numbers,
+            "few": numbers | {"maxItems": 2},
+            "many": numbers | {"minItems": 9},
+            "maybe": {"type": ["array", "null"]},
+            "nested": {"anyOf": [{"type": "object", "properties": {"in": numbers}}]},
+            "word": {"type": "string"},
+        },
+        "$defs": {"all": numbers},
+    }
+    bounded = bound_lists(document, 5)
+    found = bounded["properties"]
+    most = {name: found[name].get("maxItems") for name in found}
+    assert most == {"free": 5, "few": 2, "many": 9, "maybe": 5, "nested": None, "word": None}
+    assert found["nested"]["anyOf"][0]["properties"]["in"]["maxItems"] == 5
+    assert bounded["$defs"]["all"]["maxItems"] == 5
+    assert "maxItems" not in numbers

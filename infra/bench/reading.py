@@ -1,6 +1,7 @@
 """How well `nano` reads, on documents made fresh whose names and values it never saw.
 
-    python infra/bench/reading.py [--documents 500] [--pairs 200] [--seed 1] [--model nano] [--runner ray]
+    python infra/bench/reading.py [--documents 500] [--pairs 200] [--seed 1] [--model nano]
+        [--runner ray]
 
 1. The whole pipeline (files, `pagelake run`, `pagelake eval`) beside the training's own loader on
    the same documents: if rendering or encoding differed from training, these would part.

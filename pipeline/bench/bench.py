@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, pstdev
@@ -17,18 +16,22 @@ from pipeline.bench.invoices import GrammarFigures, replay_invoices
 from pipeline.bench.options import ANSWER_TOKENS, Options
 from pipeline.bench.report import Answers, Rates, Report, Setup, stage_rows
 from pipeline.bench.roofline import measure_machine
-from pipeline.bench.ways import Measured, by_engine, by_static_batches, vision_and_prefill
+from pipeline.bench.tuning import Say, Sizes, best_sizes
+from pipeline.bench.ways import (
+    Measured,
+    by_engine,
+    by_generate_batch,
+    by_static_batches,
+    stepping,
+    vision_and_prefill,
+)
 from pipeline.bench.workload import Work, make_work
 from pipeline.engine.engine import Limits
-from pipeline.errors import JobError, RunError
+from pipeline.errors import JobError
 from pipeline.models.base import Placement
-from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation
 
-STATIC_BATCHES = (8, 16, 32, 64)
 _REPLAYED = 64
-
-Say = Callable[[str], None]
 
 
 def bench(options: Options, say: Say) -> Report:
@@ -85,21 +88,18 @@ def _make_work(folder: Path, options: Options, say: Say) -> Work:
 
 def measure(work: Work, options: Options, say: Say) -> Report:
     """Answer the samples in every way, round after round."""
-    if not isinstance(work.model, SteppingModel):
-        raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
+    shape = stepping(work).decoder.shape
     count = len(work.samples)
-    say("looking for the best batch of static generate")
-    best = _best_static_batch(work)
-    every, last = _rounds(work, options, best, say)
+    sizes = best_sizes(work, _some(count), say)
+    every, last = _rounds(work, options, sizes, say)
     rates = Rates(**{way: median(seconds) for way, seconds in every.items()})
     engine = last["engine"]
     seconds = {stage: total / count for stage, total in work.commit(engine.generations).items()}
     seconds["decode"] = fmean(one.decode_s for one in engine.generations)
     seconds |= {"vision": rates.vision, "prefill": rates.prefill}
-    shape = work.model.decoder.shape
     machine = measure_machine(shape.device, shape.dtype)
     return Report(
-        setup=_setup(work, options, best, shape.dtype, engine.memory_plan),
+        setup=_setup(work, options, sizes, shape.dtype, engine.memory_plan),
         roofline=machine,
         answers=_answers(engine, last["static"]),
         seconds_a_page=rates,
@@ -113,28 +113,12 @@ def measure(work: Work, options: Options, say: Say) -> Report:
     )
 
 
-def _best_static_batch(work: Work) -> int:
-    """Return the quickest batch, from the largest down until it gets slower."""
-    best, least = 0, math.inf
-    for batch in reversed([batch for batch in STATIC_BATCHES if batch <= len(work.samples)]):
-        try:
-            seconds = by_static_batches(work, batch).seconds
-        except MemoryError:
-            continue
-        if seconds > least:
-            break
-        best, least = batch, seconds
-    if not best:
-        raise RunError("no batch of samples fits into memory, or they are fewer than 8")
-    return best
-
-
 def _rounds(
-    work: Work, options: Options, best: int, say: Say
+    work: Work, options: Options, sizes: Sizes, say: Say
 ) -> tuple[dict[str, list[float]], Mapping[str, Measured]]:
     """Return the seconds a page of every round by way, and what the last round measured."""
     count = len(work.samples)
-    loop_count = max(1, count // 8)
+    loop_count, some = max(1, count // 8), _some(count)
     limits = Limits(
         options.slots, speculate=work.grammar is not None, fixed_steps=options.fixed_steps
     )
@@ -148,10 +132,12 @@ def _rounds(
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")
         note("engine", by_engine(work, limits), count)
-        note("static", by_static_batches(work, best), count)
+        note("static", by_static_batches(work, sizes.static), count)
         if limits.speculate:
             bare = replace(limits, speculate=False)
             note("engine_without_guesses", by_engine(work, bare), count)
+        if sizes.generate_batch is not None:
+            note("generate_batch", by_generate_batch(work, sizes.generate_batch, some), some)
         note("loop", by_static_batches(work, 1, loop_count), loop_count)
         vision, prefill = vision_and_prefill(work, options.slots)
         every.setdefault("vision", []).append(vision / count)
@@ -159,8 +145,13 @@ def _rounds(
     return every, last
 
 
+def _some(count: int) -> int:
+    """How many samples `generate_batch` is given, which takes long."""
+    return max(8, count // 4)
+
+
 def _setup(
-    work: Work, options: Options, static_batch: int, dtype: torch.dtype, memory_plan: str | None
+    work: Work, options: Options, sizes: Sizes, dtype: torch.dtype, memory_plan: str | None
 ) -> Setup:
     return Setup(
         model=options.random_weights or work.recipe.checkpoint.name,
@@ -173,7 +164,8 @@ def _setup(
         rounds=options.rounds,
         threads=options.threads,
         slots=options.slots,
-        static_batch=static_batch,
+        static_batch=sizes.static,
+        generate_batch_slots=sizes.generate_batch,
         forced_lengths=work.grammar is None,
         memory_plan=memory_plan,
     )

@@ -30,13 +30,17 @@ class Setup:
     threads: int
     slots: int
     static_batch: int
+    generate_batch_slots: int | None
     forced_lengths: bool
     memory_plan: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds a page, medians of the rounds; none without guesses where guesses mean nothing."""
+    """Seconds a page, medians of the rounds.
+
+    None without guesses where guesses mean nothing, and none of a way that does not run here.
+    """
 
     loop: float
     static: float
@@ -44,6 +48,7 @@ class Rates:
     vision: float
     prefill: float
     engine_without_guesses: float | None = None
+    generate_batch: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,7 @@ class Report:
         names = {
             "loop": "generate, one page at a time",
             "static": f"generate, batches of {self.setup.static_batch}",
+            "generate_batch": f"generate_batch, {self.setup.generate_batch_slots} slots, free",
             "engine_without_guesses": f"{ours}, no guesses",
             "engine": ours,
         }

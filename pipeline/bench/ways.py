@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from pipeline.bench.generate_batch import generate_batch
 from pipeline.bench.through import Punctual
 from pipeline.bench.workload import Work
 from pipeline.engine.engine import Engine, Limits
@@ -17,6 +18,13 @@ from pipeline.engine.row import Row
 from pipeline.errors import RunError
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation
+
+
+def stepping(work: Work) -> SteppingModel:
+    """Return the model as the engine runs it. Raises RunError if it cannot be run so."""
+    if not isinstance(work.model, SteppingModel):
+        raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
+    return work.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +48,7 @@ def timed(work: Callable[[], Sequence[str]]) -> Measured:
 def by_static_batches(work: Work, batch: int, count: int | None = None) -> Measured:
     """transformers' `generate` on batches as they come, greedy, under the same grammar.
 
-    With `batch` 1 it is the loop of the model's documentation. transformers' continuous batching,
-    `generate_batch`, is left out: it takes token ids only, and no images.
+    With `batch` 1 it is the loop of the model's documentation.
     """
     inputs = work.inputs()[:count]
 
@@ -55,6 +62,13 @@ def by_static_batches(work: Work, batch: int, count: int | None = None) -> Measu
         ]
 
     return timed(answer)
+
+
+def by_generate_batch(work: Work, slots: int, count: int) -> Measured:
+    """transformers' continuous batching of the first `count` samples, greedy, without a grammar."""
+    model = stepping(work)
+    some = replace(work, samples=work.samples[:count], lengths=work.lengths[:count])
+    return timed(lambda: [model.text_of(ids) for ids in generate_batch(some, model, slots)])
 
 
 def by_engine(work: Work, limits: Limits) -> Measured:
@@ -76,10 +90,7 @@ def by_engine(work: Work, limits: Limits) -> Measured:
 
 def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
     """Return the seconds of vision and of prefill alone, over all samples: no answer costs less."""
-    model = work.model
-    if not isinstance(model, SteppingModel):
-        raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
-    model = Punctual(model)
+    model = Punctual(stepping(work))
     vision = prefill = 0.0
     reader = Reader(model, Limits().prefill_tokens, torch.get_num_threads())
     requests = work.requests()

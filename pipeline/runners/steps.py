@@ -39,7 +39,7 @@ from pipeline.records import (
 )
 from pipeline.render.renderer import Renderer
 from pipeline.runners.recipe import Recipe
-from pipeline.schema import Validator, relax
+from pipeline.schema import Validator, bound_lists, relax
 from pipeline.stages.encode import encode
 from pipeline.stages.generate import Ask, Grammars, generate
 from pipeline.stages.parse import parse_failed, parse_json, parse_text
@@ -120,10 +120,15 @@ class Answerer:
         model = family_of(recipe.checkpoint).load(recipe.checkpoint, job.model, placement)
         grammars = None
         if job.task == "extract" and job.generation.constrained:
-            compact = recipe.checkpoint.compact_json
+            compact, most = recipe.checkpoint.compact_json, job.generation.max_items
+            whole, part = (
+                # One item too many tells that the model would have gone on.
+                schema if most is None else bound_lists(schema, most + 1)
+                for schema in (recipe.schema.document, relax(recipe.schema))
+            )
             grammars = Grammars(
-                whole=Grammar(recipe.schema.document, model.vocabulary, compact=compact),
-                part=Grammar(relax(recipe.schema), model.vocabulary, compact=compact),
+                whole=Grammar(whole, model.vocabulary, compact=compact),
+                part=Grammar(part, model.vocabulary, compact=compact),
             )
         self._ask = Ask(recipe.prompt, job.generation.max_new_tokens, grammars)
         self._engine = Engine(model, Limits(batch=job.resources.batch))
@@ -208,7 +213,7 @@ class Committer:
         if self._recipe.job.task == "ocr":
             return parse_text(answer)
         validator = self._whole if answer.id.whole else self._part
-        return parse_json(answer, validator.violation)
+        return parse_json(answer, validator.violation, self._recipe.job.generation.max_items)
 
     def _is_last(self, sample_id: SampleId) -> bool:
         selection, n_pages = self._selection, sample_id.n_pages

@@ -23,14 +23,19 @@ Validate = Callable[[Any], str | None]
 """Says in one line what is wrong with a record, None if nothing is."""
 
 
-def parse_json(answer: Answer, validate: Validate) -> PageResult:
-    """Parse an `extract` answer. Numbers stay exact: integers are int, others Decimal."""
+def parse_json(answer: Answer, validate: Validate, max_items: int | None = None) -> PageResult:
+    """Parse an `extract` answer. Numbers stay exact: integers are int, others Decimal.
+
+    A list of more than `max_items` has been cut, and the answer with it.
+    """
     if answer.generation.finish_reason is FinishReason.LENGTH:
-        return _truncated(answer)
+        return _cut_short(answer)
     try:
         record = loads(answer.generation.text)
     except (ValueError, RecursionError) as error:
         return _failed(answer, FailureKind.INVALID_JSON, f"the answer is not JSON: {error}")
+    if max_items is not None and _longest_list(record) > max_items:
+        return _truncated(answer, f"a list was cut at generation.max_items, {max_items} items")
     text = answer.generation.text.strip()
     if (complaint := validate(record)) is not None:
         return _failed(answer, FailureKind.SCHEMA_VIOLATION, complaint, text)
@@ -40,7 +45,7 @@ def parse_json(answer: Answer, validate: Validate) -> PageResult:
 def parse_text(answer: Answer) -> PageResult:
     """Make an `ocr` answer a `text.v1` record. A cut text stays in `raw_text`."""
     if answer.generation.finish_reason is FinishReason.LENGTH:
-        return _truncated(answer)
+        return _cut_short(answer)
     record = {"text": answer.generation.text.strip()}
     return _result(answer, State.OK, record=record, record_json=dumps(record))
 
@@ -50,8 +55,23 @@ def parse_failed(failed: Failed) -> PageResult:
     return PageResult(failed.id, State.FAILED, failed.failure, attempts=failed.failure.attempt)
 
 
-def _truncated(answer: Answer) -> PageResult:
-    message = f"the answer was cut at {len(answer.generation.token_ids)} tokens"
+def _longest_list(value: Any) -> int:
+    longest, waiting = 0, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            longest = max(longest, len(one))
+            waiting += one
+        elif isinstance(one, dict):
+            waiting += one.values()
+    return longest
+
+
+def _cut_short(answer: Answer) -> PageResult:
+    return _truncated(answer, f"the answer was cut at {len(answer.generation.token_ids)} tokens")
+
+
+def _truncated(answer: Answer, message: str) -> PageResult:
     failure = Failure(StageName.GENERATE, FailureKind.TRUNCATED, message)
     return _result(answer, State.TRUNCATED, failure=failure)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -16,6 +17,9 @@ from pipeline.bench.forced import FixedLength, draw_lengths
 from pipeline.bench.invoices import SCHEMA_ID, invoice_json, replay
 from pipeline.bench.options import Options
 from pipeline.bench.report import Report
+from pipeline.bench.ways import by_engine, by_generate_batch
+from pipeline.bench.workload import make_work
+from pipeline.engine.engine import Limits
 from pipeline.engine.grammar import Grammar
 from pipeline.errors import CheckpointError
 from pipeline.models.base import Vocabulary
@@ -53,6 +57,16 @@ def test_all_ways_give_the_same_answers_and_ratios_are_numbers() -> None:
     assert report["device"] == "cpu"
     assert report["grammar"] is None
     assert len(report["every"]["engine_without_guesses"]) == 1
+    assert report["generate_batch_slots"] == 8
+    assert len(report["every"]["generate_batch"]) == 1
+
+
+def test_transformers_own_continuous_batching_reads_the_same_from_images(tmp_path: Path) -> None:
+    work = make_work(tmp_path, "nano", 8, 0, threads=1)
+    found = by_generate_batch(work, slots=3, count=7).answers
+    expected = by_engine(replace(work, grammar=None), Limits(4)).answers
+    assert found == expected[:7]
+    assert len(set(found)) == 7
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +98,7 @@ def test_random_weights_give_answers_of_forced_lengths(report: Report) -> None:
     assert answers.guessed_share == 0
     assert report.setup.forced_lengths
     assert report.seconds_a_page.engine_without_guesses is None
+    assert report.seconds_a_page.generate_batch is not None
     json.dumps(report.to_json(), allow_nan=False)
 
 

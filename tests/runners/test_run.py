@@ -482,6 +482,18 @@ def test_retry_and_fresh_exclude_each_other(demo: Path, make_job: MakeJob, run_j
         run_job(job, fresh=True, retry=frozenset({FailureKind.MODEL_ERROR}))
 
 
+def test_a_list_past_the_bound_ends_its_answer_as_truncated(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
+) -> None:
+    pictures = [demo / "documents" / f"image-{n:02}.png" for n in (1, 2)]
+    run_job(make_job(pictures, generation={"max_items": 3}))
+    four, three = sorted(rows(tmp_path / "out", "pages"), key=lambda page: page["uri"])
+    assert (four["state"], four["failure_kind"], four["record"]) == ("truncated", "truncated", None)
+    assert len(json.loads(four["raw_text"])["items"]) == 4
+    assert three["state"] == "ok"
+    assert len(three["record"]["items"]) == 3
+
+
 def test_a_schema_that_the_model_cannot_spell_says_so(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
 ) -> None:

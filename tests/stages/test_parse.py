@@ -149,6 +149,16 @@ def test_a_cut_answer_is_truncated_even_if_it_reads_well(text: str) -> None:
         assert result.raw_text == text
 
 
+def test_a_list_past_the_bound_is_a_cut_answer_that_keeps_its_text() -> None:
+    text = '{"rows": [{"tags": [1, 2, 3]}, {"tags": []}]}'
+    assert parse_json(answer(text), ANYTHING.violation, max_items=3).state is State.OK
+    cut = parse_json(answer(text), ANYTHING.violation, max_items=2)
+    assert cut.state is State.TRUNCATED
+    assert cut.failure is not None
+    assert "generation.max_items, 2 items" in cut.failure.message
+    assert (cut.raw_text, cut.record_json) == (text, None)
+
+
 @pytest.mark.parametrize("text", ["Hello", ' two\nlines "quoted" \t', "", "é 東京 \\ \x00 😀"])
 def test_a_text_becomes_a_text_record(text: str) -> None:
     result = parse_text(answer(text))
