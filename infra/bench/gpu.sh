@@ -31,5 +31,6 @@ from pathlib import Path
 for path in sorted(Path(sys.argv[1]).glob("*.json")):
     report = json.loads(path.read_text().splitlines()[-1])
     rates = report["seconds_a_page"]
-    print(path.stem, {way: round(1 / seconds, 2) for way, seconds in rates.items()}, "pages/s")
+    found = {way: round(1 / seconds, 2) for way, seconds in rates.items() if seconds}
+    print(path.stem, found, "pages/s")
 PYTHON

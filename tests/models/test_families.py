@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -187,10 +188,12 @@ def test_both_halves_are_built_as_the_checkpoint_and_the_job_say(checkpoint_fold
 
 
 def test_the_prompt_is_the_chat_template_around_images_and_instructions(
-    checkpoint_folder: Path,
+    checkpoint_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     family, checkpoint = Idefics2Family(), found(checkpoint_folder)
-    rendered = family.prompt(checkpoint, "Read this.", 2, "")
+    rendered = family.prompt(checkpoint, "Read this.", 2, "receipt.v1")
+    assert caplog.messages == []
     # The tokenizer adds <s> by itself, and a template's own would be a second one.
     assert rendered == "User:<image><image>Read this.<end_of_utterance>\nAssistant:"
     assert family.prompt(found("nano"), "Read this.", 1, "receipt.v1") == "<image><receipt>"

@@ -64,8 +64,12 @@ def render_prompt(processor: Any, instructions: str, n_pages: int, schema_id: st
     """
     content: list[dict[str, str]] = [{"type": "image"}] * n_pages
     content.append({"type": "text", "text": instructions})
+    # transformers complains of variables that a template does not name.
+    named = "schema_id" in (processor.chat_template or "")
     rendered: str = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, schema_id=schema_id
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        **({"schema_id": schema_id} if named else {}),
     )
     # The tokenizer adds the beginning-of-sequence token itself.
     return rendered.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
