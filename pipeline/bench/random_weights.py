@@ -136,7 +136,7 @@ def _config(shape: str, tokenizer: Any) -> Idefics2Config:
             "model_type": "mistral",
             "vocab_size": _VOCABULARY,
             "max_position_embeddings": 32_768,
-            "sliding_window": None,
+            "sliding_window": 4096,  # what MistralConfig says where the published files say none
         },
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         tie_word_embeddings=False,

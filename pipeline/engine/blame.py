@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pipeline.errors import ItemError
+from pipeline.models.devices import DeviceLost, give_back_memory
 from pipeline.records import FailureKind
 
 T = TypeVar("T")
@@ -14,16 +15,36 @@ T = TypeVar("T")
 def halving(
     work: Callable[[Sequence[T]], None], items: Sequence[T], failed: Callable[[T, ItemError], None]
 ) -> None:
-    """Do `work` on all items, or if it raises on each half, down to the items that fail alone."""
+    """Do `work` on all items, or if it raises on each half, down to the items that fail alone.
+
+    Raises DeviceLost if the device is: it would fail on every item.
+    """
+    error = _attempt(work, items)
+    if error is None:
+        return
+    if error.kind is FailureKind.OUT_OF_MEMORY:
+        give_back_memory()
+    if len(items) == 1:
+        failed(items[0], error)
+        return
+    middle = len(items) // 2
+    halving(work, items[:middle], failed)
+    halving(work, items[middle:], failed)
+
+
+def _attempt(work: Callable[[Sequence[T]], None], items: Sequence[T]) -> ItemError | None:
+    """Return what went wrong, if anything did.
+
+    Apart from `halving`, so that the exception and all that its frames hold are gone when the
+    work is tried again: a batch that lacked memory is not to lack it for its halves as well.
+    """
     try:
         work(items)
+    except DeviceLost:
+        raise
     except Exception as error:  # a model may raise anything
-        if len(items) == 1:
-            failed(items[0], _blame(error))
-            return
-        middle = len(items) // 2
-        halving(work, items[:middle], failed)
-        halving(work, items[middle:], failed)
+        return _blame(error)
+    return None
 
 
 def _blame(error: Exception) -> ItemError:

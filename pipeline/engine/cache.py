@@ -52,6 +52,11 @@ class SlotCache:
         for kept in (*self._keys, *self._values):
             kept[to, :, :length] = kept[slot, :, :length]
 
+    def clear(self, slot: int) -> None:
+        """Forget a row that failed: what its next row does not overwrite must be numbers."""
+        for kept in (*self._keys, *self._values):
+            kept[slot] = 0
+
     def place(self, slots: Sequence[int], read: KeysValues) -> None:
         """Copy the keys and values of new rows to the beginnings of slots."""
         rows = self._index(slots)
@@ -70,9 +75,7 @@ class SlotCache:
         columns = np.concatenate([np.arange(count) for count in counts])
         seen = np.zeros((n_rows, most), np.int64)  # a row that is not asked looks at one token
         seen[flat_slots, columns] = flat_positions
-        hidden = np.arange(span) > seen[:, :, None]
-        mask = torch.from_numpy(np.where(hidden, -np.inf, 0).astype(np.float32))
-        mask = mask.to(self.shape.device, self.shape.dtype, non_blocking=True).unsqueeze(1)
+        mask = _mask(self.shape, torch.from_numpy(seen).to(self.shape.device), span)
         at_slots, at_columns = self._index(flat_slots), self._index(columns)
         heads = np.arange(self.shape.key_heads)
         places = (flat_slots[:, None] * len(heads) + heads) * self.length + flat_positions[:, None]
@@ -107,9 +110,7 @@ class SlotCache:
         heads = torch.arange(key_heads, device=device)
         rows = slots[:, :, None] * key_heads + heads
         at_places = (rows * self.length + positions[:, :, None]).flatten()
-        hidden = torch.arange(span, device=device) > positions[:, :, None]
-        mask = torch.zeros(hidden.shape, dtype=self.shape.dtype, device=device)
-        mask = mask.masked_fill_(hidden, -torch.inf).unsqueeze(1)
+        mask = _mask(self.shape, positions, span)
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             for kept, part in zip(self._of(layer), (keys, values), strict=True):
@@ -130,19 +131,38 @@ class SlotCache:
         )
 
 
+def _mask(shape: DecoderShape, positions: Tensor, span: int) -> Tensor:
+    """What tokens at `positions`, int64 (rows, tokens), see of the first `span`, for `attention`.
+
+    0 or minus infinity, (rows, 1, groups * tokens, span).
+    """
+    places, own = torch.arange(span, device=positions.device), positions.unsqueeze(-1)
+    hidden = places > own
+    if shape.window is not None and span > shape.window:
+        hidden |= places <= own - shape.window
+    mask = torch.zeros(hidden.shape, dtype=shape.dtype, device=positions.device)
+    return mask.masked_fill_(hidden, -torch.inf).repeat(1, shape.groups, 1).unsqueeze(1)
+
+
 def attention(
     shape: DecoderShape, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 ) -> Tensor:
     """(rows, tokens, heads, head size) all, and out; without a mask, causal."""
+    keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+    if mask is None:
+        attended = F.scaled_dot_product_attention(
+            queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=shape.groups > 1
+        )
+        return attended.transpose(1, 2)
+    # Heads that share keys ask one behind another: a GPU's kernels that know of sharing know no
+    # masks, and the keys are read once for all of them.
+    rows, tokens = queries.shape[:2]
+    parted = rows, shape.key_heads, shape.groups, tokens, shape.head_size
+    asked = queries.view(rows, tokens, *parted[1:3], -1).permute(0, 2, 3, 1, 4)
     attended = F.scaled_dot_product_attention(
-        queries.transpose(1, 2),
-        keys.transpose(1, 2),
-        values.transpose(1, 2),
-        attn_mask=mask,
-        is_causal=mask is None,
-        enable_gqa=shape.heads != shape.key_heads,
+        asked.reshape(rows, shape.key_heads, -1, shape.head_size), keys, values, attn_mask=mask
     )
-    return attended.transpose(1, 2)
+    return attended.view(parted).permute(0, 3, 1, 2, 4).reshape(queries.shape)
 
 
 def reading(
@@ -153,9 +173,10 @@ def reading(
     The list beside it fills with the rows' keys and values, the prefix's among them.
     """
     start = int(prefix[0][0].shape[1]) if prefix else 0
+    end = start + length
     mask = None
-    if start:
-        mask = torch.ones(length, start + length, dtype=torch.bool, device=shape.device).tril(start)
+    if start or (shape.window is not None and end > shape.window):
+        mask = _mask(shape, torch.arange(start, end, device=shape.device).unsqueeze(0), end)
     read: KeysValues = []
 
     def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -59,9 +59,11 @@ def best_allowed(
     """
     bits = torch.from_numpy(packed).to(logits.device, non_blocking=True)
     refused = (bits.unsqueeze(-1) & _powers(logits.device)).eq(0).flatten(1)[:, :vocabulary]
-    best = logits[:, :vocabulary].masked_fill_(refused, -torch.inf).log_softmax(-1).max(dim=-1)
+    allowed = logits[:, :vocabulary].masked_fill_(refused, -torch.inf)
+    best = allowed.max(dim=-1)
+    logprobs_of_best = best.values - allowed.logsumexp(-1)
     # Both in one transfer: ids are exact as float64.
-    both = torch.stack((best.indices.double(), best.values.double()))
+    both = torch.stack((best.indices.double(), logprobs_of_best.double()))
     ids, logprobs = both.tolist()
     return [int(token) for token in ids], logprobs
 

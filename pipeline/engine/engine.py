@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -71,6 +72,10 @@ class Worker(Protocol):
         """Do some work, settle the futures of what is finished."""
         ...
 
+    def close(self) -> None:
+        """Leave what is under way."""
+        ...
+
 
 class Engine:
     """Owns the model and a thread that feeds it. Close it, or use it as a context manager.
@@ -97,6 +102,7 @@ class Engine:
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._closed = self._drained = False
+        self._reason = "the engine was closed"
         self._open: set[Future[Generation]] = set()
         self._abandoned = threading.Event()
         self._closing = threading.Lock()  # no request may be queued behind the end of the queue
@@ -116,12 +122,12 @@ class Engine:
     def submit(self, request: Request) -> Future[Generation]:
         """Queue a request. The future raises ItemError if the model fails on this sample.
 
-        It raises RuntimeError if the engine itself fails, which ends it.
+        It raises RuntimeError if the engine fails itself, which ends it, or is closed before.
         """
         future: Future[Generation] = Future()
         with self._closing:
             if self._closed:
-                raise RuntimeError("the engine is closed")
+                raise RuntimeError(self._reason)
             self._open.add(future)
             future.add_done_callback(self._open.discard)
             self._queue.put(Pending(request, future, time.perf_counter()))
@@ -133,7 +139,10 @@ class Engine:
         return self._worker.plan
 
     def close(self, *, drain: bool = True) -> None:
-        """Answer what is queued, then stop; without `drain`, leave it and what is under way."""
+        """Answer what is queued, then stop; without `drain`, leave it and what is under way.
+
+        What is left gets a RuntimeError.
+        """
         with self._closing:
             if not self._closed:
                 self._closed = True
@@ -144,14 +153,18 @@ class Engine:
             self._abandoned.set()
 
     def _serve(self) -> None:
+        reason, cause = "the engine was closed", None
         try:
             self._work()
-        except Exception as error:  # of the engine's own: no sample is to blame, none may hang
-            with self._closing:
-                self._closed = True
-            for future in tuple(self._open):
-                failure = RuntimeError(f"the engine failed: {type(error).__name__}: {error}")
-                failure.__cause__ = error
+        except Exception as error:  # of the engine's own: no sample is to blame
+            reason, cause = f"the engine failed: {type(error).__name__}: {error}", error
+        with self._closing:
+            self._closed, self._reason = True, reason
+        self._worker.close()
+        for future in tuple(self._open):  # nobody may wait for ever
+            failure = RuntimeError(reason)
+            failure.__cause__ = cause
+            with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_exception(failure)
 
     def _work(self) -> None:

@@ -118,12 +118,15 @@ class GrammarState:
         """Return a short way to complete the answer, stop token left out; None if beyond `limit`.
 
         Takes what closes before what goes on, so strings and lists end at once and missing keys
-        get the least value that the schema allows.
+        get the least value that the schema allows. None, too, if the tokenizer cannot write it.
         """
         state = GrammarState(self.matcher.deep_copy(), self._tokens)
         way: list[int] = []
         while len(way) <= limit:
-            options = np.flatnonzero(state.allowed())
+            try:
+                options = np.flatnonzero(state.allowed())
+            except DeadEnd:
+                return None
             token = int(options[self._tokens.closing_rank[options].argmin()])
             if token in self._tokens.stop_ids:
                 return way

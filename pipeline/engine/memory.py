@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+_GROUP = Path("/sys/fs/cgroup")
 _SHARE = 0.8
 """Of what is free; the rest is for what a pass needs on its way."""
 
@@ -63,13 +64,15 @@ def _available() -> int:
 
 
 def _left_in_group() -> int:
-    """What the control group (v2) of a container leaves."""
-    folder = Path("/sys/fs/cgroup")
+    """What the control group (v2) of a container leaves; files in the cache make room if asked."""
     try:
-        most, used = (
-            (folder / name).read_text(encoding="ascii").strip()
-            for name in ("memory.max", "memory.current")
+        most, used, kinds = (
+            (_GROUP / name).read_text(encoding="ascii").strip()
+            for name in ("memory.max", "memory.current", "memory.stat")
         )
     except OSError:
         return 1 << 62
-    return 1 << 62 if most == "max" else int(most) - int(used)
+    if most == "max":
+        return 1 << 62
+    cached = next((line.split()[1] for line in kinds.splitlines() if "inactive_file" in line), "0")
+    return max(0, int(most) - int(used) + int(cached))

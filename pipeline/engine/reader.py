@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.engine.cache import KeysValues, reading
 from pipeline.engine.choose import Choice, Chooser
 from pipeline.engine.row import Row
-from pipeline.models.devices import memory_errors
+from pipeline.models.devices import device_errors
 from pipeline.models.stepping import SteppingModel
 
 
@@ -36,7 +36,7 @@ class Reader:
         """`prefill_tokens` bounds the prompts' tokens of one pass; `threads` compute masks."""
         self._model = model
         self._decoder = model.decoder
-        self._prefill_tokens = prefill_tokens
+        self._most_tokens = self._prefill_tokens = prefill_tokens
         self._chooser = Chooser(model, threads)
         self._prefixes: dict[tuple[int, ...], KeysValues] = {}
 
@@ -57,18 +57,23 @@ class Reader:
         """Encode the images of rows that are `alike`, run their prompts, choose their first tokens.
 
         If it fails, it may be called anew for fewer rows. Raises MemoryError if memory is short.
+        On a GPU some of the time that images take is counted with the prompts, which wait for them.
         """
         started = time.perf_counter()
         tiles = [tile for row in rows for page in row.request.tiles for tile in page]
         try:
-            with memory_errors():
+            with device_errors():
                 features = self._model.features(tiles)
                 seen = time.perf_counter()
                 read = self._prefill(rows, features)
         except MemoryError:
-            # Those that come later are read in smaller groups.
-            self._prefill_tokens = max(1, len(rows) * len(rows[0].prompt.ids) // 2)
+            if len(rows) > 1:  # those that come later are read in smaller groups
+                half = len(rows) * len(rows[0].prompt.ids) // 2
+                self._prefill_tokens = max(1, min(self._prefill_tokens, half))
             raise
+        # In time in larger ones again: memory may have been short for a moment.
+        more = self._prefill_tokens + self._most_tokens // 64
+        self._prefill_tokens = min(self._most_tokens, more)
         done = time.perf_counter()
         for row in rows:
             row.started, row.cached = started, len(row.prompt.ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -61,7 +62,10 @@ class Row:
         return self.request.max_new_tokens - len(self.ids)
 
     def begin(self) -> None:
-        """Write down what the grammar forces before the model is asked at all."""
+        """Write down what the grammar forces before the model is asked at all.
+
+        That may be all there is to write.
+        """
         self.pending = self._force()
 
     def look_ahead(self) -> None:
@@ -100,6 +104,8 @@ class Row:
         self._look_for_exit()
 
     def _append(self, token: int, logprob: float) -> None:
+        if math.isnan(logprob):
+            raise FloatingPointError("the model's scores are not numbers")
         if token in self.stop_ids:
             if self.grammar is not None:
                 self.grammar.end()

@@ -15,8 +15,11 @@ from pipeline.engine.graphs import FixedSteps
 from pipeline.engine.memory import MemoryPlan, free_bytes, plan_memory
 from pipeline.engine.reader import Read
 from pipeline.engine.row import Row
-from pipeline.models.devices import memory_errors
+from pipeline.models.devices import device_errors
 from pipeline.models.stepping import SteppingModel
+
+_ROUND = 64
+"""Slots have whole multiples of so many tokens: a prompt a little longer asks for no others."""
 
 
 class RunningBatch:
@@ -43,19 +46,24 @@ class RunningBatch:
         self._fixed_steps = fixed_steps
         self._fixed: FixedSteps | None = None
 
-    def make_room(self, length: int) -> None:
-        """Provide slots of so many tokens. Raises MemoryError if there is no room for them."""
-        length += self._fixed_steps  # they need a position that no row uses
+    def make_room(self, length: int, *, keep: bool) -> None:
+        """Provide slots of so many tokens; with `keep` as many as before, with what they hold.
+
+        Raises MemoryError if there is no room for them.
+        """
+        # Fixed steps need a position that no row uses.
+        length = -(-(length + self._fixed_steps) // _ROUND) * _ROUND
         if length <= self._cache.length:
             return
         shape = self._decoder.shape
+        if not keep:
+            self._fixed, self._cache = None, SlotCache(shape, self.slots, 0)
         plan = plan_memory(self.slots, length, shape.bytes_a_token, free_bytes(shape.device))
-        if self._cache.length == 0:
-            self.slots = plan.slots
-        elif plan.slots < self.slots:  # old and new are held together for a moment
+        if keep and plan.slots < self.slots:  # old and new are held together for a moment
             raise MemoryError(f"no room for rows of {length} tokens: {plan}")
-        self.plan = plan
-        self._cache = self._cache.resized(self.slots, length)
+        with device_errors():
+            self._cache = self._cache.resized(plan.slots, length)
+        self.plan, self.slots = plan, plan.slots
         if self._fixed_steps:
             self._fixed = FixedSteps(self._decoder, self._cache)
 
@@ -65,9 +73,15 @@ class RunningBatch:
         self._cache.move(row.slot, slot, row.cached)
 
     @torch.inference_mode()
+    def clear(self, row: Row) -> None:
+        """Forget what a row that failed left in its slot."""
+        self._cache.clear(row.slot)
+
+    @torch.inference_mode()
     def place(self, read: Read) -> None:
-        """Put into their slots what was read of rows."""
-        self._cache.place([row.slot for row in read.rows], read.keys_values)
+        """Put into their slots what was read of rows. Raises MemoryError if memory is short."""
+        with device_errors():
+            self._cache.place([row.slot for row in read.rows], read.keys_values)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> list[Choice]:
@@ -75,7 +89,7 @@ class RunningBatch:
         started = time.perf_counter()
         for row in rows:
             row.look_ahead()
-        with memory_errors():
+        with device_errors():
             choices = self._chooser.choose(rows, self._forward(rows))
         share = (time.perf_counter() - started) / len(rows)
         for row in rows:

@@ -43,6 +43,9 @@ class StaticBatches:
         """None: `generate` takes what it takes."""
         return None
 
+    def close(self) -> None:
+        """Nothing is under way between two batches."""
+
     def advance(self) -> None:
         """Answer all that waits."""
         groups: dict[int, list[Pending]] = {}  # the model knows one limit of tokens a batch

@@ -5,24 +5,23 @@ Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative 
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import TYPE_CHECKING
-
-import torch
 
 from pipeline.engine.blame import halving
 from pipeline.engine.choose import Choice
 from pipeline.engine.draft import Drafter, History, PageText
+from pipeline.engine.intake import Intake
 from pipeline.engine.memory import MemoryPlan
-from pipeline.engine.reader import Read, Reader
+from pipeline.engine.reader import Read
 from pipeline.engine.request import Request
 from pipeline.engine.row import Row
 from pipeline.engine.running import RunningBatch
 from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import ItemError
+from pipeline.models.devices import use_threads
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import FinishReason, Generation
 
@@ -31,11 +30,7 @@ if TYPE_CHECKING:
 
 
 class Stepper:
-    """See `pipeline.engine.engine.Worker`.
-
-    On a CPU with two threads or more, half of them read images and prompts ahead while the others
-    step: two steady lanes waste less than passes that are parted among threads.
-    """
+    """See `pipeline.engine.engine.Worker`."""
 
     def __init__(
         self,
@@ -49,23 +44,13 @@ class Stepper:
         self._model = model
         self._history = History() if speculate else None
         self._scheduler = Scheduler(slots)
-        threads = torch.get_num_threads()
-        ahead = threads // 2 if model.decoder.shape.device.type == "cpu" else 0
-        self._threads = threads - ahead
-        self._lane = (
-            ThreadPoolExecutor(1, "reading", initializer=torch.set_num_threads, initargs=(ahead,))
-            if ahead
-            else None
-        )
-        self._reader = Reader(model, prefill_tokens, ahead or threads)
-        self._under_way: Future[list[Read]] | None = None
-        self._ready: deque[Read] = deque()
-        self._batch = RunningBatch(model, slots, self._threads, fixed_steps=fixed_steps)
+        self._intake = Intake(model, prefill_tokens, self._scheduler)
+        self._batch = RunningBatch(model, slots, self._intake.threads, fixed_steps=fixed_steps)
         self._stop_ids = frozenset(model.vocabulary.stop_ids)
 
     def start(self) -> None:
         """Take the threads that are left to this one."""
-        torch.set_num_threads(self._threads)
+        use_threads(self._intake.threads)
 
     def add(self, item: Pending) -> None:
         """Take a request in."""
@@ -77,7 +62,7 @@ class Stepper:
 
     def idle(self) -> bool:
         """Whether nothing waits or runs."""
-        return not (self._scheduler.running or self._coming())
+        return not (self._scheduler.running or self._intake.busy)
 
     @property
     def plan(self) -> MemoryPlan | None:
@@ -86,20 +71,20 @@ class Stepper:
 
     def advance(self) -> None:
         """Let rows join, and make one step."""
-        self._read_more()
-        while self._ready and len(self._ready[0].rows) <= self._scheduler.free:
-            self._join(self._ready.popleft())
-        if not self._coming():
+        for read in self._intake.reads():
+            self._join(read)
+        if not self._intake.busy:
             for row, slot in self._scheduler.moves():
                 self._batch.move(row, slot)
                 self._scheduler.moved(row, slot)
         if self._scheduler.running:
             self._step(list(self._scheduler.running))
-        elif self._under_way is not None:
-            wait([self._under_way])
+        else:
+            self._intake.wait()
 
-    def _coming(self) -> bool:
-        return bool(self._scheduler.waiting or self._ready or self._under_way)
+    def close(self) -> None:
+        """Leave what is under way."""
+        self._intake.close()
 
     def _prepare(self, items: Sequence[Pending]) -> None:
         for item in items:
@@ -112,12 +97,20 @@ class Stepper:
                 drafter=self._drafter(request),
                 stop_ids=self._stop_ids,
                 submitted=item.submitted,
+                started=time.perf_counter(),
             )
             row.begin()
-            self._batch.make_room(len(row.prompt.ids) + request.max_new_tokens)
-            if self._batch.slots < self._scheduler.slots:
-                self._scheduler.shrink(self._batch.slots)
+            if row.finish is not None:  # the grammar leaves nothing to ask the model
+                row.future.set_result(self._generation(row))
+                continue
+            self._make_room(len(row.prompt.ids) + request.max_new_tokens)
             self._scheduler.waiting.append(row)
+
+    def _make_room(self, length: int) -> None:
+        scheduler = self._scheduler
+        self._batch.make_room(length, keep=bool(scheduler.running) or self._intake.holding)
+        if self._batch.slots < scheduler.slots:
+            scheduler.shrink(self._batch.slots)
 
     def _drafter(self, request: Request) -> Drafter | None:
         if self._history is None:
@@ -126,33 +119,17 @@ class Stepper:
         page = PageText(text, model.tokens_of, model.text_of) if text else None
         return Drafter(self._history, page)
 
-    def _read_more(self) -> None:
-        """Read the prompts of rows that could soon join: ahead, or else once there is room."""
-        scheduler = self._scheduler
-        if self._lane is None:
-            if scheduler.free >= scheduler.group:
-                self._ready.extend(self._read(scheduler.next(scheduler.free)))
-            return
-        if self._under_way is not None and self._under_way.done():
-            self._ready.extend(self._under_way.result())
-            self._under_way = None
-        if self._under_way is None and len(self._ready) < 2 and scheduler.waiting:
-            self._under_way = self._lane.submit(self._read, scheduler.next(scheduler.group))
-
-    def _read(self, rows: Sequence[Row]) -> list[Read]:
-        read: list[Read] = []
-        for group in self._reader.alike(rows):
-            halving(
-                lambda some: read.append(self._reader.read(some)),
-                group,
-                lambda row, error: row.future.set_exception(error),
-            )
-        return read
-
     def _join(self, read: Read) -> None:
         self._scheduler.join(read.rows)
-        self._batch.place(read)
-        self._settle(list(zip(read.rows, read.choices, strict=True)))
+        placed: list[Read] = []
+        halving(partial(self._place, placed), [read], self._fail_all)
+        for one in placed:
+            self._settle(list(zip(one.rows, one.choices, strict=True)))
+
+    def _place(self, placed: list[Read], reads: Sequence[Read]) -> None:
+        for read in reads:
+            self._batch.place(read)
+            placed.append(read)
 
     def _step(self, rows: Sequence[Row]) -> None:
         chosen: list[tuple[Row, Choice]] = []
@@ -165,17 +142,27 @@ class Stepper:
 
     def _settle(self, chosen: Sequence[tuple[Row, Choice]]) -> None:
         """Let rows go on by what was chosen; those that are finished leave."""
+        finished: list[Row] = []
         for row, choice in chosen:
-            halving(partial(_take, choice), [row], self._fail)
-        finished = [row for row, _ in chosen if row.finish is not None]
-        self._scheduler.leave(finished)
+            halving(partial(_take, choice, finished), [row], self._fail)
+        if finished:
+            self._leave(finished)
         for row in finished:
             if self._history is not None:
                 self._history.learn(row.ids)
             row.future.set_result(self._generation(row))
 
+    def _leave(self, rows: Sequence[Row]) -> None:
+        self._scheduler.leave(rows)
+        self._intake.there_is_room()
+
+    def _fail_all(self, read: Read, error: ItemError) -> None:
+        for row in read.rows:
+            self._fail(row, error)
+
     def _fail(self, row: Row, error: ItemError) -> None:
-        self._scheduler.leave([row])
+        self._leave([row])
+        self._batch.clear(row)
         row.future.set_exception(error)
 
     def _generation(self, row: Row) -> Generation:
@@ -196,6 +183,8 @@ class Stepper:
         )
 
 
-def _take(choice: Choice, rows: Sequence[Row]) -> None:
+def _take(choice: Choice, finished: list[Row], rows: Sequence[Row]) -> None:
     (row,) = rows
     row.take(*choice)
+    if row.finish is not None:
+        finished.append(row)

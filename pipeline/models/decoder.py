@@ -28,7 +28,10 @@ to their positions.
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """What a cache of keys and values must know of a decoder."""
+    """What a cache of keys and values must know of a decoder.
+
+    A token attends to itself and the `window` - 1 before it, to all before it if that is None.
+    """
 
     layers: int
     heads: int
@@ -37,6 +40,12 @@ class DecoderShape:
     width: int
     dtype: torch.dtype
     device: torch.device
+    window: int | None = None
+
+    @property
+    def groups(self) -> int:
+        """How many heads share the keys and values of one (Ainslie et al., arXiv:2305.13245)."""
+        return self.heads // self.key_heads
 
     @property
     def bytes_a_token(self) -> int:
@@ -54,6 +63,10 @@ class _Layer:
     down: _Linear
 
 
+class UnknownDecoder(ValueError):
+    """A text model that `Decoder` would not run right."""
+
+
 class Decoder:
     """`MistralModel` or `LlamaModel`, and its output head.
 
@@ -63,9 +76,9 @@ class Decoder:
 
     Raises
     ------
-    ValueError
-        If the model has what this decoder does not do: a sliding window, biases of its norms, an
-        activation other than SiLU, rotary positions other than the default kind.
+    UnknownDecoder
+        If the model has what this decoder does not do: an activation other than SiLU, rotary
+        positions other than the default kind.
     """
 
     def __init__(self, text_model: Any, head: Any) -> None:
@@ -86,6 +99,7 @@ class Decoder:
             config.hidden_size,
             weight.dtype,
             weight.device,
+            getattr(config, "sliding_window", None),
         )
         self._frequencies = text_model.rotary_emb.inv_freq.to(weight.device, torch.float32)
         # Of each head's halves the other one, for the turning.
@@ -198,9 +212,7 @@ def _layer(layer: Any, eps: float) -> _Layer:
 
 
 def _check(config: Any) -> None:
-    if getattr(config, "sliding_window", None):
-        raise ValueError("its text model attends within a sliding window")
     if config.hidden_act not in ("silu", "swish"):
-        raise ValueError(f"its text model's activation is {config.hidden_act}")
+        raise UnknownDecoder(f"its text model's activation is {config.hidden_act}")
     if (config.rope_parameters or {}).get("rope_type", "default") != "default":
-        raise ValueError("its text model scales its rotary positions")
+        raise UnknownDecoder("its text model scales its rotary positions")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.engine.blame import halving
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import ItemError
 from pipeline.models.base import ModelInput, ModelOutput, Vocabulary
+from pipeline.models.devices import DeviceLost
 from pipeline.models.fake import FakeModel
 from pipeline.records import FailureKind, FinishReason, Generation
 
@@ -259,3 +262,33 @@ def test_every_attempt_at_a_sample_gets_a_fresh_grammar() -> None:
     with Engine(FailsInCompany(), Limits(batch=4, linger_s=5)) as engine:
         futures = [engine.submit(request(f"p{i}", 50, grammar)) for i in range(4)]
         assert {outcome(f).strip() for f in futures} == {'{"a": null}'}
+
+
+def test_what_a_failed_attempt_held_is_gone_when_its_halves_are_tried() -> None:
+    class Activations:
+        """Stands for what a pass keeps on the device."""
+
+    held: list[weakref.ref[Activations]] = []
+    alive: list[int] = []
+
+    def work(items: Sequence[int]) -> None:
+        alive.append(sum(one() is not None for one in held))
+        activations = Activations()
+        held.append(weakref.ref(activations))
+        if len(items) > 1:
+            try:
+                raise RuntimeError("CUDA out of memory")
+            except RuntimeError as error:
+                raise MemoryError("no room") from error
+
+    halving(work, range(4), lambda _, error: pytest.fail(str(error)))
+    assert len(alive) == 7
+    assert set(alive) == {0}
+
+
+def test_a_lost_device_is_nobodys_fault() -> None:
+    def work(items: Sequence[int]) -> None:
+        raise DeviceLost("gone")
+
+    with pytest.raises(DeviceLost):
+        halving(work, range(4), lambda _, error: pytest.fail(str(error)))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from pipeline.engine.choose import best_allowed
 from pipeline.engine.grammar import Grammar, Masks
 from pipeline.engine.request import Request
 from pipeline.engine.row import Row
+from pipeline.models.base import Vocabulary
 from pipeline.models.fake import FakeModel
 from pipeline.models.stepping import PromptTokens
 from pipeline.records import FinishReason
@@ -153,3 +157,29 @@ def test_an_answer_that_would_be_cut_is_closed_and_still_counts_as_cut(what: str
     assert len(one.ids) > 70
     assert len(one.ids) == len(one.logprobs)
     json.loads(text(one))
+
+
+def test_no_way_to_close_is_no_failure() -> None:
+    letters = b'{}[]":,abcdefghijklmnopqrstuvwxyz '
+    tokens = (*(bytes([byte]) for byte in letters), b"")
+    stop = len(tokens) - 1
+    vocabulary = Vocabulary(tokens, special_ids=(stop,), stop_ids=(stop,))
+    schema = {
+        "type": "object",
+        "properties": {"note": {"type": "string"}, "size": {"enum": ["XL", "XXL"]}},
+        "required": ["note", "size"],
+        "additionalProperties": False,
+    }
+    grammar = Grammar(schema, vocabulary, compact=True).start()
+    for byte in b'{"note":"abc':
+        grammar.accept(letters.index(byte))
+    assert grammar.closing(100) is None
+
+
+def test_the_best_token_is_the_one_with_the_highest_score_however_near_another_is() -> None:
+    logits = torch.full((1, 64), 0.05)
+    logits[0, 40] = torch.nextafter(torch.tensor(0.05), torch.tensor(1.0))
+    everything = np.full((1, 8), 255, np.uint8)
+    (token,), (logprob,) = best_allowed(logits, everything, 64)
+    assert token == 40
+    assert logprob == pytest.approx(-math.log(64))

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 import pytest
+import torch
 from torch import Tensor
 
-from pipeline.engine.cache import KeysValues, SlotCache
 from pipeline.engine.choose import Choice
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
+from pipeline.engine.reader import Read
 from pipeline.engine.request import Request
 from pipeline.engine.row import Row
 from pipeline.engine.running import RunningBatch
@@ -20,6 +21,7 @@ from pipeline.errors import ItemError
 from pipeline.finetune.examples import Geometry, Shot, page_example
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import ModelInput, ModelOutput, Placement
+from pipeline.models.devices import DeviceLost
 from pipeline.models.families import family_of, resolve
 from pipeline.models.idefics2.stepping import SteppingIdefics2
 from pipeline.records import FinishReason, Generation, Image
@@ -141,20 +143,125 @@ def test_a_sample_that_fails_in_a_step_fails_alone(
     assert found == ["out_of_memory" if i == 3 else nano.expected[i] for i in range(COUNT)]
 
 
-def test_an_engine_that_fails_itself_leaves_nobody_waiting(
+def test_a_lost_device_ends_the_engine_and_leaves_nobody_waiting(
     nano: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(cache: SlotCache, slots: Sequence[int], read: KeysValues) -> None:
-        raise OSError("device lost")
+    def lost(batch: RunningBatch, rows: Sequence[Row]) -> list[Choice]:
+        raise DeviceLost("an illegal memory access was encountered")
 
-    monkeypatch.setattr(SlotCache, "place", lost)
+    monkeypatch.setattr(RunningBatch, "step", lost)
     with Engine(nano.model, Limits(batch=2)) as engine:
         futures = [engine.submit(nano.request([i])) for i in range(6)]
         for future in futures:
-            with pytest.raises(RuntimeError, match="device lost"):
+            with pytest.raises(RuntimeError, match="illegal memory access"):
                 future.result(timeout=60)
-        with pytest.raises(RuntimeError, match="closed"):
+        with pytest.raises(RuntimeError, match="illegal memory access"):
             engine.submit(nano.request([0]))
+
+
+def test_closing_without_draining_leaves_nobody_waiting(nano: Fixture) -> None:
+    engine = Engine(nano.model, Limits(batch=2))
+    futures = [engine.submit(nano.request([i])) for i in range(6)]
+    engine.close(drain=False)
+    for future in futures:
+        with pytest.raises(RuntimeError, match="closed"):
+            future.result(timeout=60)
+
+
+def test_rows_that_find_no_room_in_the_cache_fail_and_the_others_do_not(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guilty = nano.request([2])
+    place = RunningBatch.place
+
+    def placing(batch: RunningBatch, read: Read) -> None:
+        if any(row.request is guilty for row in read.rows):
+            raise MemoryError("no room")
+        place(batch, read)
+
+    monkeypatch.setattr(RunningBatch, "place", placing)
+    with Engine(nano.model, Limits(batch=4)) as engine:
+        futures = [engine.submit(guilty if i == 2 else nano.request([i])) for i in range(COUNT)]
+        found = [outcome(future) for future in futures]
+    failed = [i for i, text in enumerate(found) if text != nano.expected[i]]
+    assert 2 in failed
+    assert len(failed) <= 4  # those that were read with it
+    assert {found[i] for i in failed} == {"out_of_memory"}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_prompt_for_which_others_left_no_memory_is_read_when_they_have_gone(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    big, running = nano.tiles[5], set[int]()
+    features, step = nano.model.features, RunningBatch.step
+
+    def stepping(batch: RunningBatch, rows: Sequence[Row]) -> list[Choice]:
+        running.clear()
+        choices = step(batch, rows)
+        running.update(map(id, rows))
+        return choices
+
+    def seeing(tiles: Sequence[Image]) -> list[Tensor]:
+        if any(tile is big for tile in tiles) and (len(tiles) > 1 or len(running) > 1):
+            raise MemoryError("not beside others")
+        return features(tiles)
+
+    monkeypatch.setattr(RunningBatch, "step", stepping)
+    monkeypatch.setattr(nano.model, "features", seeing)
+    with Engine(nano.model, Limits(batch=4)) as engine:
+        found = answers(engine, [nano.request([i]) for i in range(8)])
+    assert [one.text for one in found] == nano.expected[:8]
+
+
+def test_scores_that_are_not_numbers_fail_their_row_and_leave_a_clean_slot(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guilty = nano.request([1])
+    step = RunningBatch.step
+
+    def stepping(batch: RunningBatch, rows: Sequence[Row]) -> list[Choice]:
+        for row in rows:
+            if row.request is guilty and row.passes == 5:
+                for kept in (*batch._cache._keys, *batch._cache._values):
+                    kept[row.slot] = torch.nan
+        return step(batch, rows)
+
+    monkeypatch.setattr(RunningBatch, "step", stepping)
+    with Engine(nano.model, Limits(batch=2)) as engine:
+        futures = [engine.submit(guilty if i == 1 else nano.request([i])) for i in range(6)]
+        found = [outcome(future) for future in futures]
+    assert found == ["model_error" if i == 1 else nano.expected[i] for i in range(6)]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 9, 40])
+def test_no_answer_is_longer_than_its_limit(nano: Fixture, limit: int) -> None:
+    with Engine(nano.model, Limits(batch=2)) as engine:
+        (found,) = answers(engine, [nano.request([0], limit)])
+    assert len(found.token_ids) <= limit
+    assert len(found.token_ids) == len(found.logprobs)
+    assert found.finish_reason is FinishReason.LENGTH
+
+
+def test_an_answer_that_the_grammar_forces_whole_needs_no_pass(nano: Fixture) -> None:
+    schema = {"type": "object", "properties": {"kind": {"const": "a"}}, "required": ["kind"]}
+    grammar = Grammar(schema | {"additionalProperties": False}, nano.model.vocabulary, compact=True)
+    asked = Request(nano.prompt(), nano.images([0]), LIMIT, grammar)
+    with Engine(nano.model, Limits(batch=2)) as engine:
+        (found,) = answers(engine, [asked])
+    assert (found.text, found.passes) == ('{"kind":"a"}', 0)
+    assert found.finish_reason is FinishReason.STOP
+
+
+def test_reading_ahead_on_a_thread_of_its_own_changes_no_answer(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    order = random.Random(1).sample(range(COUNT), COUNT)
+    with Engine(nano.model, Limits(batch=8)) as engine:
+        found = answers(engine, [nano.request([i]) for i in order])
+    assert [one.text for one in found] == [nano.expected[i] for i in order]
 
 
 def test_a_failing_forward_pass_is_halved_down_to_the_guilty_row(

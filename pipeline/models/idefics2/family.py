@@ -5,12 +5,15 @@ Laurençon et al., "What matters when building vision-language models?", arXiv:2
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.idefics2.encoder import Idefics2Encoder
+
+_log = logging.getLogger(__name__)
 
 
 class Idefics2Family:
@@ -47,13 +50,15 @@ class Idefics2Family:
 
     def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:
         """Load the weights. Raises CheckpointError."""
+        from pipeline.models.decoder import UnknownDecoder
         from pipeline.models.idefics2.model import Idefics2Model
         from pipeline.models.idefics2.stepping import SteppingIdefics2
 
         whole = Idefics2Model(checkpoint, settings, placement)
         try:
             return SteppingIdefics2(whole)
-        except ValueError:
+        except UnknownDecoder as error:
+            _log.warning("%s: %s; it answers in static batches", checkpoint.name, error)
             return whole
 
 

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
-from pipeline.models.devices import memory_errors
+from pipeline.models.devices import device_errors
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.idefics2.constrain import ConstrainedLogits
 from pipeline.models.idefics2.family import load_processor, pinned
@@ -91,8 +91,10 @@ class Idefics2Model:
 
     @cached_property
     def never(self) -> tuple[int, ...]:
-        """Tokens that no answer may hold."""
-        return tuple(self.processor.tokenizer.convert_tokens_to_ids(list(_NEVER_GENERATED)))
+        """Tokens that no answer may hold: all special ones but those that end it."""
+        named = self.processor.tokenizer.convert_tokens_to_ids(list(_NEVER_GENERATED))
+        special = {*named, *self.vocabulary.special_ids}
+        return tuple(sorted(special.difference(self._stop_ids)))
 
     @cached_property
     def _stop_ids(self) -> tuple[int, ...]:
@@ -103,7 +105,7 @@ class Idefics2Model:
     @torch.inference_mode()
     def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         """Answer a batch; see `pipeline.models.base.Model.generate`."""
-        with memory_errors():
+        with device_errors():
             return self._generate(inputs, max_new_tokens)
 
     def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:

@@ -22,7 +22,7 @@ class SteppingIdefics2:
 
     Raises
     ------
-    ValueError
+    UnknownDecoder
         If the text model is none that `Decoder` runs.
     """
 
