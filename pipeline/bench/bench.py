@@ -25,7 +25,7 @@ from pipeline.bench.ways import (
     stepping,
     vision_and_prefill,
 )
-from pipeline.bench.workload import Work, make_work
+from pipeline.bench.workload import Work, make_work, part
 from pipeline.engine.engine import Limits
 from pipeline.errors import JobError
 from pipeline.models.base import Placement
@@ -90,7 +90,7 @@ def measure(work: Work, options: Options, say: Say) -> Report:
     """Answer the samples in every way, round after round."""
     shape = stepping(work).decoder.shape
     count = len(work.samples)
-    sizes = best_sizes(work, _some(count), say)
+    sizes = best_sizes(work, say)
     every, last = _rounds(work, options, sizes, say)
     rates = Rates(**{way: median(seconds) for way, seconds in every.items()})
     engine = last["engine"]
@@ -118,7 +118,7 @@ def _rounds(
 ) -> tuple[dict[str, list[float]], Mapping[str, Measured]]:
     """Return the seconds a page of every round by way, and what the last round measured."""
     count = len(work.samples)
-    loop_count, some = max(1, count // 8), _some(count)
+    eighth = part(work, slice(None, None, 8))
     limits = Limits(
         options.slots, speculate=work.grammar is not None, fixed_steps=options.fixed_steps
     )
@@ -137,17 +137,12 @@ def _rounds(
             bare = replace(limits, speculate=False)
             note("engine_without_guesses", by_engine(work, bare), count)
         if sizes.generate_batch is not None:
-            note("generate_batch", by_generate_batch(work, sizes.generate_batch, some), some)
-        note("loop", by_static_batches(work, 1, loop_count), loop_count)
-        vision, prefill = vision_and_prefill(work, options.slots)
+            note("generate_batch", by_generate_batch(work, sizes.generate_batch), count)
+        note("loop", by_static_batches(eighth, 1), len(eighth.samples))
+        vision, prefill = vision_and_prefill(work, sizes.reading)
         every.setdefault("vision", []).append(vision / count)
         every.setdefault("prefill", []).append(prefill / count)
     return every, last
-
-
-def _some(count: int) -> int:
-    """How many samples `generate_batch` is given, which takes long."""
-    return max(8, count // 4)
 
 
 def _setup(

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from pipeline.bench.roofline import Cost, VisionShape, decode_cost, prefill_cost, vision_cost
+from pipeline.bench.roofline import (
+    Cost,
+    TextShape,
+    VisionShape,
+    decode_cost,
+    prefill_cost,
+    vision_cost,
+)
 from pipeline.bench.workload import Work
 from pipeline.engine.engine import Limits
 from pipeline.errors import RunError
@@ -23,30 +30,38 @@ def page_costs(work: Work, slots: int, generations: Sequence[Generation]) -> dic
     model: Any = work.model
     if not isinstance(work.model, SteppingModel):
         raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
-    decoder = model.decoder.shape
+    shape = _text_shape(model)
     rows = min(slots, len(generations))
-    layers = _matrices(model.weights.model.text_model.layers)
     prompt = round(fmean(one.prompt_tokens for one in generations))
     answer = fmean(len(one.token_ids) for one in generations)
     return {
         "vision": _vision(model.weights, work.samples, rows),
         "prefill": prefill_cost(
-            weights=layers,
-            weight_bytes=decoder.dtype.itemsize,
+            shape,
             rows=max(1, min(rows, Limits().prefill_tokens // prompt)),
             tokens=prompt,
         ),
         "decode": decode_cost(
-            weights=layers + model.weights.lm_head.weight.numel(),
-            weight_bytes=decoder.dtype.itemsize,
+            shape,
             rows=rows,
             tokens=answer,
+            choices=answer - fmean(one.forced_tokens for one in generations),
             # The first of the passes is the prompt's.
             passes=fmean(one.passes for one in generations) - 1,
             context=prompt + answer / 2,
-            token_bytes=decoder.bytes_a_token,
         ),
     }
+
+
+def _text_shape(model: Any) -> TextShape:
+    layers, decoder = model.weights.model.text_model.layers, model.decoder.shape
+    behind_keys = _matrices((layers[-1].self_attn.o_proj, layers[-1].mlp))
+    return TextShape(
+        all_weights=_matrices(layers) - behind_keys,
+        choice_weights=behind_keys + model.weights.lm_head.weight.numel(),
+        weight_bytes=decoder.dtype.itemsize,
+        token_bytes=decoder.bytes_a_token,
+    )
 
 
 def _vision(weights: Any, samples: Sequence[Sample], rows: int) -> Cost:

@@ -64,29 +64,44 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def decode_cost(
-    *,
-    weights: int,
-    weight_bytes: int,
-    rows: int,
-    tokens: float,
-    passes: float,
-    context: float,
-    token_bytes: int,
-) -> Cost:
-    """Return the cost of one page's answer: `weights` parameters of the text model.
+@dataclass(frozen=True, slots=True)
+class TextShape:
+    """Parameters of matrix products by what they are applied to, and what a token leaves behind.
 
-    Each of its `tokens` multiplies all weights once. Each of its `passes` reads its share of them,
-    `rows` reading them together, and the row's keys and values, `context` tokens of `token_bytes`.
-    Attention's own operations are few beside, and left out.
+    `all_weights` are applied to each token, `choice_weights` only where something is chosen: of the
+    last layer what comes behind its keys and values, and the output head.
     """
-    moved = passes * (weights * weight_bytes / rows + context * token_bytes)
-    return Cost(2 * weights * tokens, moved)
+
+    all_weights: int
+    choice_weights: int
+    weight_bytes: int
+    token_bytes: int
+
+    def flops(self, tokens: float, choices: float) -> float:
+        """Return the operations of products; attention's own are few beside, and left out."""
+        return 2 * (self.all_weights * tokens + self.choice_weights * choices)
+
+    @property
+    def moved(self) -> int:
+        """Bytes of all weights."""
+        return (self.all_weights + self.choice_weights) * self.weight_bytes
 
 
-def prefill_cost(*, weights: int, weight_bytes: int, rows: int, tokens: int) -> Cost:
+def decode_cost(
+    shape: TextShape, *, rows: int, tokens: float, choices: float, passes: float, context: float
+) -> Cost:
+    """Return the cost of one page's answer of so many tokens, `choices` of them chosen.
+
+    Each of its `passes` reads its share of the weights, `rows` reading them together, and the row's
+    keys and values, `context` tokens of them.
+    """
+    moved = passes * (shape.moved / rows + context * shape.token_bytes)
+    return Cost(shape.flops(tokens, choices), moved)
+
+
+def prefill_cost(shape: TextShape, *, rows: int, tokens: int) -> Cost:
     """Return the cost of one page's prompt; `rows` prompts read the weights together."""
-    return Cost(2 * weights * tokens, weights * weight_bytes / rows)
+    return Cost(shape.flops(tokens, 1), shape.moved / rows)
 
 
 @dataclass(frozen=True, slots=True)

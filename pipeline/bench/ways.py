@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -45,30 +45,31 @@ def timed(work: Callable[[], Sequence[str]]) -> Measured:
     return Measured(time.perf_counter() - wall, time.process_time() - cpu, answers)
 
 
-def by_static_batches(work: Work, batch: int, count: int | None = None) -> Measured:
+def by_static_batches(work: Work, batch: int) -> Measured:
     """transformers' `generate` on batches as they come, greedy, under the same grammar.
 
-    With `batch` 1 it is the loop of the model's documentation.
+    With `batch` 1 it is the loop of the model's documentation, but for its grammar.
     """
-    inputs = work.inputs()[:count]
+    inputs = work.inputs()
 
     def answer() -> list[str]:
         return [
             output.text
             for start in range(0, len(inputs), batch)
             for output in work.model.generate(
-                inputs[start : start + batch], max(work.lengths[:count][start : start + batch])
+                inputs[start : start + batch], max(work.lengths[start : start + batch])
             )
         ]
 
     return timed(answer)
 
 
-def by_generate_batch(work: Work, slots: int, count: int) -> Measured:
-    """transformers' continuous batching of the first `count` samples, greedy, without a grammar."""
+def by_generate_batch(work: Work, slots: int) -> Measured:
+    """transformers' continuous batching, greedy, without a grammar."""
     model = stepping(work)
-    some = replace(work, samples=work.samples[:count], lengths=work.lengths[:count])
-    return timed(lambda: [model.text_of(ids) for ids in generate_batch(some, model, slots)])
+    # Its thread takes the process's default, which an engine's thread has set lower.
+    torch.set_num_threads(torch.get_num_threads())
+    return timed(lambda: [model.text_of(ids) for ids in generate_batch(work, model, slots)])
 
 
 def by_engine(work: Work, limits: Limits) -> Measured:
@@ -88,13 +89,13 @@ def by_engine(work: Work, limits: Limits) -> Measured:
     )
 
 
-def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
-    """Return the seconds of vision and of prefill alone, over all samples: no answer costs less."""
+def vision_and_prefill(work: Work, together: int) -> tuple[float, float]:
+    """Return the seconds of vision and of prefill alone, `together` samples at a time."""
     model = Punctual(stepping(work))
     vision = prefill = 0.0
     reader = Reader(model, Limits().prefill_tokens, torch.get_num_threads())
     requests = work.requests()
-    for start in range(0, len(requests), slots):
+    for start in range(0, len(requests), together):
         rows = [
             Row(
                 request=request,
@@ -105,7 +106,7 @@ def vision_and_prefill(work: Work, slots: int) -> tuple[float, float]:
                 stop_ids=frozenset(model.vocabulary.stop_ids),
                 submitted=0.0,
             )
-            for request in requests[start : start + slots]
+            for request in requests[start : start + together]
         ]
         for group in reader.alike(rows):
             reader.read(group)

@@ -86,6 +86,11 @@ class Work:
         return {stage: seconds[stage] for stage in ("rasterize", "encode", "parse", "write")}
 
 
+def part(work: Work, which: slice) -> Work:
+    """Return the work on some of its samples."""
+    return replace(work, samples=work.samples[which], lengths=work.lengths[which])
+
+
 def make_work(
     folder: Path,
     name: str,

@@ -14,6 +14,7 @@ from pipeline.bench.report import stage_rows
 from pipeline.bench.roofline import (
     Cost,
     Machine,
+    TextShape,
     VisionShape,
     decode_cost,
     prefill_cost,
@@ -30,15 +31,17 @@ def test_a_machine_is_bound_by_the_slower_of_operations_and_traffic() -> None:
     assert machine.seconds(200, 50) == 5
 
 
+TEXT = TextShape(all_weights=80, choice_weights=20, weight_bytes=2, token_bytes=3)
+
+
 def test_decoding_reads_the_weights_together_and_the_context_alone() -> None:
-    cost = decode_cost(
-        weights=10, weight_bytes=2, rows=4, tokens=7, passes=3, context=5, token_bytes=6
-    )
-    assert cost == Cost(flops=2 * 10 * 7, moved=3 * (10 * 2 / 4 + 5 * 6))
+    cost = decode_cost(TEXT, rows=4, tokens=50, choices=30, passes=20, context=400)
+    assert cost.flops == 2 * (80 * 50 + 20 * 30)
+    assert cost.moved == 20 * (100 * 2 / 4 + 400 * 3)
 
 
 def test_a_prompt_reads_the_weights_once_for_its_group() -> None:
-    assert prefill_cost(weights=10, weight_bytes=2, rows=4, tokens=7) == Cost(140, 5)
+    assert prefill_cost(TEXT, rows=4, tokens=7) == Cost(2 * (80 * 7 + 20), 50)
 
 
 def test_vision_is_counted_tile_by_tile() -> None:
