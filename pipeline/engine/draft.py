@@ -21,6 +21,7 @@ _LEAST_CERTAIN = 0.4
 """A guess less likely than this costs more in its pass than it saves."""
 _LEAST_CERTAIN_CHAIN = 0.3
 _MOST_GUESSED = 4
+_MOST_FOLLOWERS = 64
 
 
 class Drafter:
@@ -47,6 +48,8 @@ class _Followers:
 
     def add(self, token: int) -> None:
         self.total += 1
+        if len(self.counts) == _MOST_FOLLOWERS:  # anything may follow: of those only one matters
+            self.counts = {self.best: self.counts[self.best]}
         self.counts[token] = self.counts.get(token, 0) + 1
         if self.best < 0 or self.counts[token] > self.counts[self.best]:
             self.best = token

@@ -66,6 +66,15 @@ def test_history_goes_on_as_answers_mostly_did_as_far_as_that_is_likely() -> Non
     assert history.guess(_tokens('{"a":')) == []  # one of three digits
 
 
+def test_what_anything_may_follow_is_remembered_in_bounded_space() -> None:
+    history = History()
+    for token in range(100, 1100):
+        history.learn([1, 2, 3, token])
+        history.learn([1, 2, 3, 7])
+    assert history.guess([1, 2, 3]) == [7]
+    assert max(len(followers.counts) for followers in history._followers.values()) <= 64
+
+
 def test_history_forgets_the_rare_before_it_grows_beyond_its_bound() -> None:
     history = History(most_contexts=256)
     for _ in range(9):
