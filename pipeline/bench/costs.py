@@ -33,13 +33,15 @@ def page_costs(work: Work, slots: int, generations: Sequence[Generation]) -> dic
     shape = _text_shape(model)
     rows = min(slots, len(generations))
     prompt = round(fmean(one.prompt_tokens for one in generations))
+    request = work.requests()[0]
+    own = prompt - work.model.tokenize(request.prompt, request.tiles).shared
     answer = fmean(len(one.token_ids) for one in generations)
     return {
         "vision": _vision(model.weights, work.samples, rows),
         "prefill": prefill_cost(
             shape,
-            rows=max(1, min(rows, Limits().prefill_tokens // prompt)),
-            tokens=prompt,
+            rows=max(1, min(rows, Limits().prefill_tokens // own)),
+            tokens=own,
         ),
         "decode": decode_cost(
             shape,

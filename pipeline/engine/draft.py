@@ -1,9 +1,9 @@
 """Guesses of what comes next: from the page's text layer, and from the answers before.
 
-Greedy answers do not depend on guesses: a guessed token counts only where the model, asked in the
-same pass, would have chosen it. After "prompt lookup decoding" (Saxena, 2023), with the page's
-text layer in the prompt's place, and SuffixDecoding (Oliaro et al., arXiv:2411.04975), with counts
-in the suffix tree's place.
+Greedy answers do not depend on guesses, in float32 and but for ties: a guessed token counts only
+where the model, asked in the same pass, would have chosen it. After "prompt lookup decoding"
+(Saxena, 2023), with the page's text layer in the prompt's place, and SuffixDecoding (Oliaro et al.,
+arXiv:2411.04975), with counts in the suffix tree's place.
 """
 
 from __future__ import annotations

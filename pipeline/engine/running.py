@@ -12,10 +12,10 @@ from torch import Tensor
 from pipeline.engine.cache import SlotCache
 from pipeline.engine.choose import Choice, Chooser
 from pipeline.engine.graphs import FixedSteps
-from pipeline.engine.memory import MemoryPlan, free_bytes, plan_memory
+from pipeline.engine.memory import MemoryPlan, plan_memory
 from pipeline.engine.reader import Read
 from pipeline.engine.row import Row
-from pipeline.models.devices import device_errors
+from pipeline.models.devices import device_errors, free_bytes
 from pipeline.models.stepping import SteppingModel
 
 _ROUND = 64

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+
+_GROUP = Path("/sys/fs/cgroup")
 
 
 def describe_device() -> str:
@@ -47,3 +50,35 @@ def use_threads(count: int) -> None:
     # A thread takes the process's default when it first asks, over what it was told before.
     torch.get_num_threads()
     torch.set_num_threads(count)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on a device, as far as the system tells."""
+    if device.type == "cuda":
+        # What torch holds in reserve and does not use is free to us as well.
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
+    return min(_available(), _left_in_group())
+
+
+def _available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 1 << 62
+    return next((int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line), 1 << 62)
+
+
+def _left_in_group() -> int:
+    """What the control group (v2) of a container leaves; files in the cache make room if asked."""
+    try:
+        most, used, kinds = (
+            (_GROUP / name).read_text(encoding="ascii").strip()
+            for name in ("memory.max", "memory.current", "memory.stat")
+        )
+    except OSError:
+        return 1 << 62
+    if most == "max":
+        return 1 << 62
+    cached = next((line.split()[1] for line in kinds.splitlines() if "inactive_file" in line), "0")
+    return max(0, int(most) - int(used) + int(cached))

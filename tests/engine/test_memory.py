@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.engine import memory
-from pipeline.engine.memory import free_bytes, plan_memory
+from pipeline.engine.memory import plan_memory
+from pipeline.models import devices
+from pipeline.models.devices import free_bytes
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,8 @@ def test_a_containers_limit_counts_without_what_its_cache_would_give(
     (tmp_path / "memory.max").write_text(f"{most}\n")
     (tmp_path / "memory.current").write_text(f"{used}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\nslab 7\n")
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
-    monkeypatch.setattr(memory, "_available", lambda: 1 << 62)
+    monkeypatch.setattr(devices, "_GROUP", tmp_path)
+    monkeypatch.setattr(devices, "_available", lambda: 1 << 62)
     assert free_bytes(torch.device("cpu")) == free
 
 

@@ -195,7 +195,7 @@ def test_the_prompt_is_the_chat_template_around_images_and_instructions(
     rendered = family.prompt(checkpoint, "Read this.", 2, "receipt.v1")
     assert caplog.messages == []
     # The tokenizer adds <s> by itself, and a template's own would be a second one.
-    assert rendered == "User:<image><image>Read this.<end_of_utterance>\nAssistant:"
+    assert rendered == "User:Read this.<image><image><end_of_utterance>\nAssistant:"
     assert family.prompt(found("nano"), "Read this.", 1, "receipt.v1") == "<image><receipt>"
     assert family.prompt(found("nano"), "Read this.", 1, "text.v1") == "<image><ocr>"
 

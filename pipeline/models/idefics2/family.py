@@ -39,7 +39,7 @@ class Idefics2Family:
     def prompt(
         self, checkpoint: Checkpoint, instructions: str, n_pages: int, schema_id: str
     ) -> str:
-        """Render the chat template: the pages' images, then the instructions."""
+        """Render the chat template: the instructions, then the pages' images."""
         processor = load_processor(checkpoint)
         if processor.chat_template is None:
             raise CheckpointError(
@@ -65,10 +65,11 @@ class Idefics2Family:
 def render_prompt(processor: Any, instructions: str, n_pages: int, schema_id: str) -> str:
     """Return the prompt as text, one `<image>` a page, without the token that begins a sequence.
 
+    The instructions come first, so that the engine reads them once for all pages.
+
     The template may also use `schema_id`, which tells a small model what it is asked for.
     """
-    content: list[dict[str, str]] = [{"type": "image"}] * n_pages
-    content.append({"type": "text", "text": instructions})
+    content = [{"type": "text", "text": instructions}, *[{"type": "image"}] * n_pages]
     # transformers complains of variables that a template does not name.
     named = "schema_id" in (processor.chat_template or "")
     rendered: str = processor.apply_chat_template(

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
-from pipeline.models.devices import device_errors
+from pipeline.models.devices import device_errors, free_bytes
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.idefics2.constrain import ConstrainedLogits
 from pipeline.models.idefics2.family import load_processor, pinned
@@ -38,7 +38,8 @@ class Idefics2Model:
 
     max_tiles_per_chunk = 16
     chunk_bytes = 4 << 30
-    """What a chunk's activations may take: the connector widens every patch to 14,336 floats at 8B.
+    """What a chunk's activations may take, and half of what is free at most: the connector widens
+    every patch to 14,336 floats at 8B.
     """
 
     def __init__(
@@ -169,9 +170,10 @@ class Idefics2Model:
             grids.setdefault(self._grid(tile), []).append(i)
         config = self.weights.config
         widest = max(config.text_config.intermediate_size, config.vision_config.intermediate_size)
+        room = min(self.chunk_bytes, free_bytes(self._device) // 2)
         for (rows, columns), members in grids.items():
             tile_bytes = 3 * rows * columns * widest * self.weights.dtype.itemsize
-            most = max(1, min(self.max_tiles_per_chunk, self.chunk_bytes // tile_bytes))
+            most = max(1, min(self.max_tiles_per_chunk, room // tile_bytes))
             for start in range(0, len(members), most):
                 yield members[start : start + most]
 
