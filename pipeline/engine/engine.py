@@ -19,6 +19,8 @@ from pipeline.models.base import Model
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation
 
+_PATIENCE_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -141,7 +143,7 @@ class Engine:
     def close(self, *, drain: bool = True) -> None:
         """Answer what is queued, then stop; without `drain`, leave it and what is under way.
 
-        What is left gets a RuntimeError.
+        What is left gets a RuntimeError, once the pass under way is done.
         """
         with self._closing:
             if not self._closed:
@@ -151,6 +153,8 @@ class Engine:
             self._thread.join()
         else:
             self._abandoned.set()
+            # An interpreter that ends while a thread is inside of torch aborts.
+            self._thread.join(_PATIENCE_S)
 
     def _serve(self) -> None:
         reason, cause = "the engine was closed", None
