@@ -549,13 +549,17 @@ def test_lists_are_bounded_wherever_they_are_and_keep_their_own_bounds() -> None
             "maybe": {"type": ["array", "null"]},
             "nested": {"anyOf": [{"type": "object", "properties": {"in": numbers}}]},
             "word": {"type": "string"},
+            "sizes": {"type": "array", "enum": [[1, 2, 3, 4, 5, 6]]},
         },
         "$defs": {"all": numbers},
     }
     bounded = bound_lists(document, 5)
     found = bounded["properties"]
     most = {name: found[name].get("maxItems") for name in found}
-    assert most == {"free": 5, "few": 2, "many": 9, "maybe": 5, "nested": None, "word": None}
+    assert most == {"free": 5, "few": 2, "many": 9, "maybe": 5, "nested": None} | {
+        "word": None,
+        "sizes": None,
+    }
     assert found["nested"]["anyOf"][0]["properties"]["in"]["maxItems"] == 5
     assert bounded["$defs"]["all"]["maxItems"] == 5
     assert "maxItems" not in numbers

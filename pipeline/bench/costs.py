@@ -40,7 +40,7 @@ def page_costs(work: Work, slots: int, generations: Sequence[Generation]) -> dic
         "vision": _vision(model.weights, work.samples, rows),
         "prefill": prefill_cost(
             shape,
-            rows=max(1, min(rows, Limits().prefill_tokens // own)),
+            rows=max(1, min(rows, Limits().prefill_tokens // prompt)),
             tokens=own,
         ),
         "decode": decode_cost(

@@ -54,7 +54,8 @@ def generate_batch(work: Work, model: SteppingModel, slots: int) -> list[list[in
         while len(answers) < len(names):
             found = manager.get_result(timeout=1)
             if found is not None and found.error is not None:
-                raise RuntimeError(found.error)
+                short = "out of memory" in str(found.error)
+                raise (MemoryError if short else RuntimeError)(found.error)
             if found is not None and found.is_finished():
                 answers[found.request_id] = found.generated_tokens
             elif found is None and not manager.is_running():

@@ -16,6 +16,7 @@ from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.reader import Reader
 from pipeline.engine.row import Row
 from pipeline.errors import RunError
+from pipeline.models.devices import device_errors
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation
 
@@ -69,7 +70,8 @@ def by_generate_batch(work: Work, slots: int) -> Measured:
     model = stepping(work)
     # Its thread takes the process's default, which an engine's thread has set lower.
     torch.set_num_threads(torch.get_num_threads())
-    return timed(lambda: [model.text_of(ids) for ids in generate_batch(work, model, slots)])
+    with device_errors():
+        return timed(lambda: [model.text_of(ids) for ids in generate_batch(work, model, slots)])
 
 
 def by_engine(work: Work, limits: Limits) -> Measured:

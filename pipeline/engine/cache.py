@@ -69,6 +69,8 @@ class SlotCache:
         counts = [len(row) for row in positions]
         n_rows, most = max(slots) + 1, max(counts)
         longest = max(row[-1] for row in positions) + 1
+        if longest > self.length:  # it would write into another row
+            raise ValueError(f"a row of {longest} tokens is in a slot of {self.length}")
         span = min(self.length, -(-longest // _ROUND) * _ROUND)
         flat_slots = np.repeat(np.asarray(slots), counts)
         flat_positions = np.concatenate([np.asarray(row) for row in positions])

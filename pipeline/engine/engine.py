@@ -154,7 +154,8 @@ class Engine:
         else:
             self._abandoned.set()
             # An interpreter that ends while a thread is inside of torch aborts.
-            self._thread.join(_PATIENCE_S)
+            if threading.current_thread() is not self._thread:
+                self._thread.join(_PATIENCE_S)
 
     def _serve(self) -> None:
         reason, cause = "the engine was closed", None

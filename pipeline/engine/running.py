@@ -56,16 +56,30 @@ class RunningBatch:
         if length <= self._cache.length:
             return
         shape = self._decoder.shape
+        free = free_bytes(shape.device)
         if not keep:
-            self._fixed, self._cache = None, SlotCache(shape, self.slots, 0)
-        plan = plan_memory(self.slots, length, shape.bytes_a_token, free_bytes(shape.device))
+            free += self.slots * self._cache.length * shape.bytes_a_token
+        plan = plan_memory(self.slots, length, shape.bytes_a_token, free)
         if keep and plan.slots < self.slots:  # old and new are held together for a moment
             raise MemoryError(f"no room for rows of {length} tokens: {plan}")
         with device_errors():
-            self._cache = self._cache.resized(plan.slots, length)
+            if keep:
+                self._cache = self._cache.resized(plan.slots, length)
+            else:
+                self._renew(plan)
         self.plan, self.slots = plan, plan.slots
         if self._fixed_steps:
             self._fixed = FixedSteps(self._decoder, self._cache)
+
+    def _renew(self, plan: MemoryPlan) -> None:
+        """Replace the cache by an empty one; if that fails, by one as large as it was."""
+        shape, slots, length = self._decoder.shape, self.slots, self._cache.length
+        self._fixed, self._cache = None, SlotCache(shape, slots, 0)
+        try:
+            self._cache = SlotCache(shape, plan.slots, plan.length)
+        except Exception:
+            self._cache = SlotCache(shape, slots, length)  # rows wait that were promised it
+            raise
 
     @torch.inference_mode()
     def move(self, row: Row, slot: int) -> None:

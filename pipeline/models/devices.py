@@ -23,6 +23,10 @@ class DeviceLost(RuntimeError):
     """The device failed, and fails from now on whatever it is asked: no sample is to blame."""
 
 
+_DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", DeviceLost)
+"""Older torch has no name for it."""
+
+
 @contextmanager
 def device_errors() -> Iterator[None]:
     """Raise, of one line, MemoryError where torch says in its own ways that there is no room, and
@@ -31,8 +35,9 @@ def device_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error).splitlines()[0]) from error
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error).splitlines()[0]) from error
+    except _DEVICE_ERROR as error:
+        line = str(error).splitlines()[0]
+        raise (MemoryError if "out of memory" in line else DeviceLost)(line) from error
     except RuntimeError as error:
         if "DefaultCPUAllocator" in str(error):  # how torch says it on a CPU
             raise MemoryError(str(error).splitlines()[0]) from error

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline import __version__
 from pipeline.engine.grammar import check_schema
+from pipeline.errors import SchemaError
 from pipeline.job import Job
 from pipeline.lake.types import arrow_type
 from pipeline.models.base import Checkpoint, PageEncoder
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.families import adapter_revision, family_of, resolve
 from pipeline.records import Provenance
-from pipeline.schema import Schema, default_prompt, load_schema, relax
+from pipeline.schema import Schema, bound_lists, default_prompt, load_schema, relax
 
 _OCR_PROMPT = "Transcribe all text of this page, line by line, in reading order."
 
@@ -40,6 +42,17 @@ class Recipe:
     password: str | None = field(default=None, repr=False)
 
 
+def _check_bounds(document: Mapping[str, Any], name: str, max_items: int | None) -> None:
+    try:
+        if max_items is not None:
+            check_schema(bound_lists(document, max_items + 1), name)
+    except SchemaError as error:
+        raise SchemaError(
+            f"schema {name}: no answer fits it with generation.max_items {max_items}; raise that, "
+            "or leave it out"
+        ) from error
+
+
 def prepare(job: Job, run_id: str) -> Recipe:
     """Load what the job names, except the weights, and check that it fits together.
 
@@ -51,8 +64,9 @@ def prepare(job: Job, run_id: str) -> Recipe:
     schema = load_schema(job.schema_)
     checkpoint = resolve(job.model)
     if job.task == "extract" and job.generation.constrained:
-        check_schema(schema.document, schema.id)
-        check_schema(relax(schema), schema.id)
+        for document in (schema.document, relax(schema)):
+            check_schema(document, schema.id)
+            _check_bounds(document, schema.id, job.generation.max_items)
     family = family_of(checkpoint)
     encoder = family.encoder(checkpoint, job.model)
     prompt = family.prompt(checkpoint, _instructions(job, schema), 1, schema.id)

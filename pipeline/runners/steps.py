@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
@@ -42,7 +42,7 @@ from pipeline.runners.recipe import Recipe
 from pipeline.schema import Validator, bound_lists, relax
 from pipeline.stages.encode import encode
 from pipeline.stages.generate import Ask, Grammars, generate
-from pipeline.stages.parse import parse_failed, parse_json, parse_text
+from pipeline.stages.parse import Validate, parse_failed, parse_json, parse_text
 from pipeline.stages.plan import plan
 from pipeline.stages.rasterize import rasterize
 from pipeline.stages.write import write_pages
@@ -172,8 +172,9 @@ class Committer:
         self._recipe = recipe
         self._ledger = Ledger(Layout.open(recipe.job.output.uri))
         self._record_type = arrow_type(recipe.schema.document)
-        self._whole = Validator(recipe.schema.document)
-        self._part = Validator(relax(recipe.schema))
+        most = recipe.job.generation.max_items
+        self._whole = _judges(recipe.schema.document, most)
+        self._part = _judges(relax(recipe.schema), most)
         pages = recipe.job.input.pages
         self._selection = None if pages is None else parse_pages(pages)
 
@@ -212,8 +213,7 @@ class Committer:
             return parse_failed(answer)
         if self._recipe.job.task == "ocr":
             return parse_text(answer)
-        validator = self._whole if answer.id.whole else self._part
-        return parse_json(answer, validator.violation, self._recipe.job.generation.max_items)
+        return parse_json(answer, *(self._whole if answer.id.whole else self._part))
 
     def _is_last(self, sample_id: SampleId) -> bool:
         selection, n_pages = self._selection, sample_id.n_pages
@@ -235,3 +235,11 @@ def sums(receipts: Iterable[Receipt]) -> Receipt:
         for stage, spent in receipt.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
     return Receipt(pages, documents, dict(states), dict(kinds), seconds)
+
+
+def _judges(document: Mapping[str, Any], max_items: int | None) -> tuple[Validate, Validate | None]:
+    """Return what judges a record, and what judges whether its lists were cut."""
+    judge = Validator(document).violation
+    if max_items is None:
+        return judge, None
+    return judge, Validator(bound_lists(document, max_items)).violation

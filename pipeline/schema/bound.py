@@ -12,7 +12,8 @@ def bound_lists(schema: Any, most: int) -> Any:
     """Return the schema with lists of `most` items at most, or of as many as it asks for at least.
 
     A model that writes the same item again and again then leaves the list, instead of filling its
-    whole budget of tokens. Applies to what says `array`, and to what describes items.
+    whole budget of tokens. Applies to what says `array`, and to what describes items, unless its
+    values are listed.
     """
     if not isinstance(schema, Mapping):
         return schema
@@ -26,6 +27,8 @@ def bound_lists(schema: Any, most: int) -> Any:
             bounded[keyword] = bound_lists(value, most)
         else:
             bounded[keyword] = value
+    if "enum" in schema or "const" in schema:
+        return bounded  # these say what there may be
     types = schema.get("type", ())
     if "array" in ([types] if isinstance(types, str) else types) or "items" in schema:
         limit = max(most, schema.get("minItems", 0))

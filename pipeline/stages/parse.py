@@ -23,10 +23,10 @@ Validate = Callable[[Any], str | None]
 """Says in one line what is wrong with a record, None if nothing is."""
 
 
-def parse_json(answer: Answer, validate: Validate, max_items: int | None = None) -> PageResult:
+def parse_json(answer: Answer, validate: Validate, bounded: Validate | None = None) -> PageResult:
     """Parse an `extract` answer. Numbers stay exact: integers are int, others Decimal.
 
-    A list of more than `max_items` has been cut, and the answer with it.
+    A record that is valid, but not as `bounded` judges, has a list that was cut.
     """
     if answer.generation.finish_reason is FinishReason.LENGTH:
         return _cut_short(answer)
@@ -34,11 +34,12 @@ def parse_json(answer: Answer, validate: Validate, max_items: int | None = None)
         record = loads(answer.generation.text)
     except (ValueError, RecursionError) as error:
         return _failed(answer, FailureKind.INVALID_JSON, f"the answer is not JSON: {error}")
-    if max_items is not None and _longest_list(record) > max_items:
-        return _truncated(answer, f"a list was cut at generation.max_items, {max_items} items")
     text = answer.generation.text.strip()
     if (complaint := validate(record)) is not None:
         return _failed(answer, FailureKind.SCHEMA_VIOLATION, complaint, text)
+    if bounded is not None and (complaint := bounded(record)) is not None:
+        message = " ".join(f"a list was cut at generation.max_items: {complaint}".split())
+        return _truncated(answer, message[:500])
     return _result(answer, State.OK, record=record, record_json=text)
 
 
@@ -53,18 +54,6 @@ def parse_text(answer: Answer) -> PageResult:
 def parse_failed(failed: Failed) -> PageResult:
     """Give a sample that failed in an earlier stage its row."""
     return PageResult(failed.id, State.FAILED, failed.failure, attempts=failed.failure.attempt)
-
-
-def _longest_list(value: Any) -> int:
-    longest, waiting = 0, [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, list):
-            longest = max(longest, len(one))
-            waiting += one
-        elif isinstance(one, dict):
-            waiting += one.values()
-    return longest
 
 
 def _cut_short(answer: Answer) -> PageResult:

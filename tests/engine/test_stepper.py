@@ -215,6 +215,19 @@ def test_a_prompt_for_which_others_left_no_memory_is_read_when_they_have_gone(
     assert [one.text for one in found] == nano.expected[:8]
 
 
+def test_a_request_too_long_for_memory_takes_no_room_from_those_that_wait(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.running.free_bytes", lambda _: 60_000_000)
+    engine = Engine(nano.model, Limits(batch=2, linger_s=1.0))
+    requests = [nano.request([0]), nano.request([1], 100_000), nano.request([2], 40)]
+    futures = [engine.submit(one) for one in requests]
+    found = [outcome(future) for future in futures]
+    engine.close()
+    assert found[:2] == [nano.expected[0], "out_of_memory"]
+    assert found[2].startswith(nano.expected[2][:20])
+
+
 def test_scores_that_are_not_numbers_fail_their_row_and_leave_a_clean_slot(
     nano: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

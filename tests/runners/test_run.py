@@ -494,6 +494,19 @@ def test_a_list_past_the_bound_ends_its_answer_as_truncated(
     assert len(three["record"]["items"]) == 3
 
 
+def test_a_bound_on_lists_that_no_answer_can_keep_is_told_at_once(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    schema = tmp_path / "mine.json"
+    box = {"$ref": "#/$defs/numbers", "minItems": 6}
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    document = {"type": "object", "properties": {"box": box}, "required": ["box"]}
+    schema.write_text(json.dumps(document | {"$defs": {"numbers": numbers}}))
+    job = make_job([demo], schema=str(schema), generation={"max_items": 3})
+    with pytest.raises(SchemaError, match=r"generation\.max_items 3; raise that"):
+        run_job(job)
+
+
 def test_a_schema_that_the_model_cannot_spell_says_so(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
 ) -> None:

@@ -17,7 +17,7 @@ from pipeline.records import (
     StageName,
     State,
 )
-from pipeline.schema import Validator, load_schema, make_schema
+from pipeline.schema import Validator, bound_lists, load_schema, make_schema
 from pipeline.stages.parse import parse_failed, parse_json, parse_text
 
 ID = SampleId("d" * 64, "a.pdf", 1, (1,))
@@ -150,12 +150,15 @@ def test_a_cut_answer_is_truncated_even_if_it_reads_well(text: str) -> None:
 
 
 def test_a_list_past_the_bound_is_a_cut_answer_that_keeps_its_text() -> None:
-    text = '{"rows": [{"tags": [1, 2, 3]}, {"tags": []}]}'
-    assert parse_json(answer(text), ANYTHING.violation, max_items=3).state is State.OK
-    cut = parse_json(answer(text), ANYTHING.violation, max_items=2)
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    schema = {"type": "object", "properties": {"tags": numbers, "box": numbers | {"minItems": 4}}}
+    text = '{"tags": [1, 2, 3], "box": [1, 2, 3, 4]}'
+    three, two = (Validator(bound_lists(schema, most)).violation for most in (3, 2))
+    assert parse_json(answer(text), ANYTHING.violation, three).state is State.OK
+    cut = parse_json(answer(text), ANYTHING.violation, two)
     assert cut.state is State.TRUNCATED
     assert cut.failure is not None
-    assert "generation.max_items, 2 items" in cut.failure.message
+    assert "generation.max_items" in cut.failure.message
     assert (cut.raw_text, cut.record_json) == (text, None)
 
 

@@ -94,8 +94,8 @@ class Idefics2Model:
     def never(self) -> tuple[int, ...]:
         """Tokens that no answer may hold: all special ones but those that end it."""
         named = self.processor.tokenizer.convert_tokens_to_ids(list(_NEVER_GENERATED))
-        special = {*named, *self.vocabulary.special_ids}
-        return tuple(sorted(special.difference(self._stop_ids)))
+        special = {*named, *self.vocabulary.special_ids}.difference(self._stop_ids)
+        return tuple(sorted(i for i in special if i < len(self.vocabulary.tokens)))
 
     @cached_property
     def _stop_ids(self) -> tuple[int, ...]:
