@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pipeline.models.decoder import Attend, DecoderShape
 
-_ROUND = 32
-"""Attention reads whole multiples of so many positions, so that few shapes occur."""
+_ROUND = 8
+"""Attention reads whole multiples of so many positions: fewer shapes, and few read in vain."""
 
 
 KeysValues = list[tuple[Tensor, Tensor]]
