@@ -22,7 +22,6 @@ from pipeline.bench.ways import (
     by_engine,
     by_generate_batch,
     by_static_batches,
-    stepping,
     vision_and_prefill,
 )
 from pipeline.bench.workload import Work, make_work, part
@@ -88,7 +87,7 @@ def _make_work(folder: Path, options: Options, say: Say) -> Work:
 
 def measure(work: Work, options: Options, say: Say) -> Report:
     """Answer the samples in every way, round after round."""
-    shape = stepping(work).decoder.shape
+    shape = work.stepping.decoder.shape
     count = len(work.samples)
     sizes = best_sizes(work, say)
     every, last = _rounds(work, options, sizes, say)

@@ -16,9 +16,7 @@ from pipeline.bench.roofline import (
 )
 from pipeline.bench.workload import Work
 from pipeline.engine.engine import Limits
-from pipeline.errors import RunError
 from pipeline.models.idefics2.model import Idefics2Model
-from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation, Sample
 
 
@@ -27,14 +25,12 @@ def page_costs(work: Work, slots: int, generations: Sequence[Generation]) -> dic
 
     Weights are read together by as many rows, prompts or tiles as the engine has at best.
     """
-    model: Any = work.model
-    if not isinstance(work.model, SteppingModel):
-        raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
+    model: Any = work.stepping
     shape = _text_shape(model)
     rows = min(slots, len(generations))
     prompt = round(fmean(one.prompt_tokens for one in generations))
     request = work.requests()[0]
-    own = prompt - work.model.tokenize(request.prompt, request.tiles).shared
+    own = prompt - model.tokenize(request.prompt, request.tiles).shared
     answer = fmean(len(one.token_ids) for one in generations)
     return {
         "vision": _vision(model.weights, work.samples, rows),

@@ -15,17 +15,8 @@ from pipeline.bench.workload import Work
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.reader import Reader
 from pipeline.engine.row import Row
-from pipeline.errors import RunError
 from pipeline.models.devices import device_errors
-from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation
-
-
-def stepping(work: Work) -> SteppingModel:
-    """Return the model as the engine runs it. Raises RunError if it cannot be run so."""
-    if not isinstance(work.model, SteppingModel):
-        raise RunError(f"{work.recipe.checkpoint.name} cannot be run step by step")
-    return work.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +58,7 @@ def by_static_batches(work: Work, batch: int) -> Measured:
 
 def by_generate_batch(work: Work, slots: int) -> Measured:
     """transformers' continuous batching, greedy, without a grammar."""
-    model = stepping(work)
+    model = work.stepping
     # Its thread takes the process's default, which an engine's thread has set lower.
     torch.set_num_threads(torch.get_num_threads())
     with device_errors():
@@ -93,7 +84,7 @@ def by_engine(work: Work, limits: Limits) -> Measured:
 
 def vision_and_prefill(work: Work, together: int) -> tuple[float, float]:
     """Return the seconds of vision and of prefill alone, `together` samples at a time."""
-    model = Punctual(stepping(work))
+    model = Punctual(work.stepping)
     vision = prefill = 0.0
     reader = Reader(model, Limits().prefill_tokens, torch.get_num_threads())
     requests = work.requests()

@@ -43,6 +43,11 @@ class Work:
     samples: Sequence[Sample]
     lengths: Sequence[int]
 
+    @property
+    def stepping(self) -> SteppingModel:
+        """The model as the engine runs it. Raises RunError if it cannot be run so."""
+        return _stepping(self.model, self.recipe.checkpoint.name)
+
     def requests(self) -> list[Request]:
         """Return what the engine is asked, with the pages' text layers."""
         return [
@@ -84,6 +89,12 @@ class Work:
         ]
         seconds = Committer(self.recipe).commit(answers).seconds
         return {stage: seconds[stage] for stage in ("rasterize", "encode", "parse", "write")}
+
+
+def _stepping(model: Model, name: str) -> SteppingModel:
+    if not isinstance(model, SteppingModel):
+        raise RunError(f"{name} cannot be run step by step")
+    return model
 
 
 def part(work: Work, which: slice) -> Work:
@@ -129,10 +140,8 @@ def make_work(
     placement = placement or Placement("cpu", threads)
     model = family_of(recipe.checkpoint).load(recipe.checkpoint, settings, placement)
     if forced_tokens is not None:
-        if not isinstance(model, SteppingModel):
-            raise RunError(f"{name} cannot be run step by step")
         lengths = draw_lengths(count, forced_tokens, seed)
-        return Work(recipe, Unending(model), None, _drawn(recipe), lengths)
+        return Work(recipe, Unending(_stepping(model, name)), None, _drawn(recipe), lengths)
     compact = recipe.checkpoint.compact_json
     grammar = Grammar(recipe.schema.document, model.vocabulary, compact=compact)
     return Work(recipe, model, grammar, _drawn(recipe), [MAX_NEW_TOKENS] * count)

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.models.decoder import Attend, DecoderShape
+from pipeline.models.devices import index_tensor
 
 _ROUND = 8
 """Attention reads whole multiples of so many positions: fewer shapes, and few read in vain."""
@@ -38,13 +40,12 @@ class SlotCache:
             for _ in range(2)
         )
 
-    def resized(self, slots: int, length: int) -> SlotCache:
-        """Return a cache of another size with the same contents, as far as they fit."""
-        other = SlotCache(self.shape, slots, length)
-        rows, positions = min(slots, self.slots), min(length, self.length)
+    def lengthened(self, length: int) -> SlotCache:
+        """Return a cache of longer slots with the same contents."""
+        other = SlotCache(self.shape, self.slots, length)
         for layer in range(self.shape.layers):
             for mine, theirs in zip(self._of(layer), other._of(layer), strict=True):
-                theirs[:rows, :, :positions] = mine[:rows, :, :positions]
+                theirs[:, :, : self.length] = mine
         return other
 
     def move(self, slot: int, to: int, length: int) -> None:
@@ -77,7 +78,7 @@ class SlotCache:
         columns = np.concatenate([np.arange(count) for count in counts])
         seen = np.zeros((n_rows, most), np.int64)  # a row that is not asked looks at one token
         seen[flat_slots, columns] = flat_positions
-        mask = _mask(self.shape, torch.from_numpy(seen).to(self.shape.device), span)
+        mask = _mask(self.shape, self._index(seen), span)
         at_slots, at_columns = self._index(flat_slots), self._index(columns)
         heads = np.arange(self.shape.key_heads)
         places = (flat_slots[:, None] * len(heads) + heads) * self.length + flat_positions[:, None]
@@ -85,9 +86,7 @@ class SlotCache:
         straight = most == 1 and list(slots) == list(range(n_rows))
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            for kept, part in zip(self._of(layer), (keys, values), strict=True):
-                size = part.shape[-1]
-                kept.view(-1, size).index_copy_(0, at_places, part.reshape(-1, size))
+            self._write(layer, at_places, keys, values)
             if straight:
                 asked = queries.unsqueeze(1)
             else:
@@ -115,9 +114,7 @@ class SlotCache:
         mask = _mask(self.shape, positions, span)
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            for kept, part in zip(self._of(layer), (keys, values), strict=True):
-                size = part.shape[-1]
-                kept.view(-1, size).index_copy_(0, at_places, part.reshape(-1, size))
+            self._write(layer, at_places, keys, values)
             asked = queries.view(*positions.shape, *queries.shape[1:])
             kept_keys, kept_values = (kept[:, :, :span].transpose(1, 2) for kept in self._of(layer))
             return attention(self.shape, asked, kept_keys, kept_values, mask).flatten(0, 1)
@@ -127,10 +124,14 @@ class SlotCache:
     def _of(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._keys[layer], self._values[layer]
 
-    def _index(self, numbers: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
-        return torch.as_tensor(np.asarray(numbers, np.int64)).to(
-            self.shape.device, non_blocking=True
-        )
+    def _write(self, layer: int, at_places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put new tokens' keys and values at places in the flattened (slots, key heads, length)."""
+        for kept, part in zip(self._of(layer), (keys, values), strict=True):
+            size = part.shape[-1]
+            kept.view(-1, size).index_copy_(0, at_places, part.reshape(-1, size))
+
+    def _index(self, numbers: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        return index_tensor(numbers, self.shape.device)
 
 
 def _mask(shape: DecoderShape, positions: Tensor, span: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.engine.cache import KeysValues, reading
 from pipeline.engine.choose import Choice, Chooser
 from pipeline.engine.row import Row
-from pipeline.models.devices import device_errors
+from pipeline.models.devices import device_errors, index_tensor
 from pipeline.models.stepping import SteppingModel
 
 
@@ -111,8 +111,7 @@ class Reader:
         return self._prefixes[ids] if ids else []
 
     def _index(self, numbers: Sequence[int]) -> Tensor:
-        device = self._decoder.shape.device
-        return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)
+        return index_tensor(numbers, self._decoder.shape.device)
 
 
 def _image_places(rows: Sequence[Row], start: int, count: int) -> list[int]:

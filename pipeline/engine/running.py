@@ -15,7 +15,7 @@ from pipeline.engine.graphs import FixedSteps
 from pipeline.engine.memory import MemoryPlan, plan_memory
 from pipeline.engine.reader import Read
 from pipeline.engine.row import Row
-from pipeline.models.devices import device_errors, free_bytes
+from pipeline.models.devices import device_errors, free_bytes, index_tensor
 from pipeline.models.stepping import SteppingModel
 
 _ROUND = 64
@@ -64,7 +64,7 @@ class RunningBatch:
             raise MemoryError(f"no room for rows of {length} tokens: {plan}")
         with device_errors():
             if keep:
-                self._cache = self._cache.resized(plan.slots, length)
+                self._cache = self._cache.lengthened(length)
             else:
                 self._renew(plan)
         self.plan, self.slots = plan, plan.slots
@@ -128,8 +128,7 @@ class RunningBatch:
         )
 
     def _index(self, numbers: Sequence[int]) -> Tensor:
-        device = self._decoder.shape.device
-        return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)
+        return index_tensor(numbers, self._decoder.shape.device)
 
 
 def _wanted(rows: Sequence[Row]) -> list[int]:

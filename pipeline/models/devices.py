@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -48,6 +51,11 @@ def give_back_memory() -> None:
     """Give what torch holds in reserve on a GPU back to it."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def index_tensor(numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tensor:
+    """Return the numbers as int64 on a device, in their shape."""
+    return torch.as_tensor(np.asarray(numbers, np.int64)).to(device, non_blocking=True)
 
 
 def use_threads(count: int) -> None:
