@@ -254,6 +254,22 @@ class Resources(Section):
     batch: int = Field(default=64, ge=1, description="Samples that a model answers side by side.")
 
 
+class Limits(Section):
+    """When to give an item up."""
+
+    item_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Seconds that one document or page may take in a stage, and the model for a "
+        "step; the process that overruns them is ended. render has limits of its own.",
+    )
+    attempts: int = Field(
+        default=3,
+        ge=1,
+        description="Processes that one item may bring down before it is given up.",
+    )
+
+
 class Output(Section):
     """Where the tables go."""
 
@@ -287,6 +303,7 @@ class Job(Section):
     generation: Generation = Field(default=Generation(), description="How the model answers.")
     render: Render = Field(default=Render(), description="How pages are drawn.")
     resources: Resources = Field(default=Resources(), description="What the run may use.")
+    limits: Limits = Field(default=Limits(), description="When to give an item up.")
     output: Output = Field(description="Where the tables go.")
 
     @model_validator(mode="after")

@@ -72,6 +72,10 @@ class FailureKind(StrEnum):
     RENDER_MEMORY = "render_memory"
     OUT_OF_MEMORY = "out_of_memory"
     MODEL_ERROR = "model_error"
+    MODEL_CRASH = "model_crash"
+    MODEL_TIMEOUT = "model_timeout"
+    STAGE_CRASH = "stage_crash"
+    STAGE_TIMEOUT = "stage_timeout"
     TRUNCATED = "truncated"
     INVALID_JSON = "invalid_json"
     SCHEMA_VIOLATION = "schema_violation"
@@ -91,6 +95,10 @@ REMEDIES: Mapping[FailureKind, str] = {
     FailureKind.RENDER_MEMORY: "The page needs too much memory; raise render.memory_mb.",
     FailureKind.OUT_OF_MEMORY: "The model ran out of memory on this sample; lower resources.batch.",
     FailureKind.MODEL_ERROR: "The model step failed on this sample; the message says how.",
+    FailureKind.MODEL_CRASH: "The model's process died of this sample, alone too; exclude it.",
+    FailureKind.MODEL_TIMEOUT: "The model hung on this sample, alone too; raise limits.item_s.",
+    FailureKind.STAGE_CRASH: "A worker died of this item each time; the message names the stage.",
+    FailureKind.STAGE_TIMEOUT: "A stage did not end on this item; raise limits.item_s.",
     FailureKind.TRUNCATED: "The answer hit the token limit; raise generation.max_new_tokens.",
     FailureKind.INVALID_JSON: "The answer is not JSON; generation.constrained: true prevents most.",
     FailureKind.SCHEMA_VIOLATION: "The answer breaks the schema; the message names the place.",

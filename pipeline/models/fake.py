@@ -3,15 +3,19 @@
 It takes pages at the size of a full Idefics2 with image splitting, so that rendering, transport and
 memory cost what they cost in a real job, and it writes bytes that the grammar allows, chosen by a
 checksum of the tiles: the same page always gets the same answer. Settings ride on the name:
-`fake?seconds=0.05` takes that long a sample, `fake?edge=224` makes smaller pages.
+`fake?seconds=0.05` takes that long a sample, `fake?edge=224` makes smaller pages. Pages may do
+harm: with `fake?dies_on=ff0000` one whose first pixel is red kills the process, and likewise with
+`hangs_on`, `fails_on` (an exception) and `runs_out_on` (of memory).
 """
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -28,11 +32,38 @@ from pipeline.models.base import (
     Vocabulary,
 )
 from pipeline.models.idefics2.encoder import Idefics2Encoder
-from pipeline.records import FinishReason
+from pipeline.records import FinishReason, Tiles
 
 _STOP = 256
 _TYPICAL = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
 _CLOSING = frozenset((*b'"]},', _STOP))
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(60)
+
+
+def _fail() -> None:
+    raise ValueError("this page was meant to fail")
+
+
+def _run_out() -> None:
+    raise MemoryError("this page was meant to run out of memory")
+
+
+Harm = Callable[[], None]
+
+_HARMS: Mapping[str, Harm] = {
+    "dies_on": _die,
+    "hangs_on": _hang,
+    "fails_on": _fail,
+    "runs_out_on": _run_out,
+}
 
 
 class FakeFamily:
@@ -60,14 +91,15 @@ class FakeFamily:
     ) -> FakeModel:
         """Return the fake model; there is nothing to load."""
         del settings, placement
-        return FakeModel(seconds=_option(checkpoint, "seconds", 0.0))
+        return FakeModel(_option(checkpoint, "seconds", 0.0), _harms(checkpoint))
 
 
 class FakeModel:
     """Writes one byte a token; without a grammar it writes a checksum of the tiles."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self, seconds: float = 0.0, harms: Mapping[str, Harm] | None = None) -> None:
         self._seconds = seconds
+        self._harms = harms or {}
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -81,6 +113,9 @@ class FakeModel:
     def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         """Answer each input by itself; see `pipeline.models.base.Model.generate`."""
         time.sleep(self._seconds * len(inputs))
+        for item in inputs if self._harms else ():
+            if (harm := self._harms.get(_first_pixel(item.tiles))) is not None:
+                harm()
         return [_answer(item, max_new_tokens) for item in inputs]
 
 
@@ -123,6 +158,19 @@ def _choose(allowed: NDArray[np.bool_], rng: random.Random) -> int:
     if closing and (not plain or rng.random() < 0.3):
         return rng.choice(closing)
     return rng.choice(plain or options)
+
+
+def _harms(checkpoint: Checkpoint) -> dict[str, Harm]:
+    """Return what to do, by the hexadecimal colour of a page's first pixel."""
+    settings = parse_qs(checkpoint.location.partition("?")[2])
+    return {
+        colour.lower(): harm for key, harm in _HARMS.items() for colour in settings.get(key, ())
+    }
+
+
+def _first_pixel(tiles: Tiles) -> str:
+    pixel = next(page[-1][0, 0].tolist() for page in tiles)
+    return bytes(pixel * 3 if len(pixel) == 1 else pixel).hex()
 
 
 def _option(checkpoint: Checkpoint, key: str, default: float) -> float:

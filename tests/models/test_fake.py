@@ -67,3 +67,13 @@ def test_a_setting_that_is_no_number_is_refused() -> None:
     asked = settings("fake?edge=wide")
     with pytest.raises(CheckpointError, match="edge must be a number, not 'wide'"):
         FakeFamily().encoder(resolve(asked), asked)
+
+
+def test_pages_of_a_colour_do_the_harm_that_the_name_says() -> None:
+    checkpoint = resolve(settings("fake?fails_on=070707&runs_out_on=080808"))
+    model = FakeFamily().load(checkpoint, settings("fake"), Placement("cpu"))
+    assert model.generate([model_input(6)], 10)
+    with pytest.raises(ValueError, match="meant to fail"):
+        model.generate([model_input(6), model_input(7)], 10)
+    with pytest.raises(MemoryError):
+        model.generate([model_input(8)], 10)
