@@ -107,6 +107,8 @@ class Engine:
         self._reason = "the engine was closed"
         self._open: set[Future[Generation]] = set()
         self._abandoned = threading.Event()
+        self.progress = 0
+        """Pieces of work done so far: what stands still while requests are open has stalled."""
         self._closing = threading.Lock()  # no request may be queued behind the end of the queue
         self._thread.start()
 
@@ -178,6 +180,7 @@ class Engine:
             self._take_in()
             if not self._worker.idle():
                 self._worker.advance()
+                self.progress += 1
             elif self._drained:
                 return
 

@@ -48,7 +48,7 @@ _RAISED = re.compile(
     r"(?:(?P<module>[a-z_][\w.]*)\.(?P<name>[A-Z]\w*)|[A-Z]\w*(?:Error|Exception)): (?P<message>.+)"
 )
 _KEEP_WORKERS_MS = 600_000
-_TRIES = 3
+_RETRIES = 10
 
 
 class RayRunner:
@@ -122,8 +122,9 @@ class RayRunner:
                 batch_size=PAGES_PER_SHARD,  # Ray wants one named where GPUs are asked for
                 batch_format="pyarrow",
                 compute=_pool(self._recipe),
-                # A sample that kills its actor every time must end the run, not occupy it for ever.
-                max_task_retries=_TRIES,
+                # Samples kill the model's process and not its actor. One that does die every time
+                # must end the run, not occupy it for ever; lost machines are to be expected.
+                max_task_retries=_RETRIES,
                 **_actor_resources(self._recipe),
             )
             # Half a core each keeps a two-core laptop whole: a model, a drawing and a commit.

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import PagelakeError
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import count_rows, documents_of, plans_table, read_slice, shards_of
 from pipeline.models.base import Placement
 from pipeline.runners.recipe import Recipe
-from pipeline.runners.steps import Answerer, Committer, Drawer, Planner
+from pipeline.runners.steps import Committer, Drawer, Planner
+from pipeline.runners.supervisor import Supervisor
 from pipeline.runners.transport import answers_of, answers_table, samples_of, samples_table
 
 T = TypeVar("T", Planner, Drawer, Committer)
@@ -59,20 +59,14 @@ class DrawTask(_Slices):
 
 
 class AnswerActor:
-    """Samples -> answers, in an actor."""
+    """Samples -> answers, in an actor; the model is in a process of its own beside it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        try:
-            self._answerer: Answerer | PagelakeError = Answerer(recipe, _placement(recipe))
-        except PagelakeError as error:
-            # Raised here, it would be an actor's death: Ray would try again, and say so at length.
-            self._answerer = error
+        self._supervisor = Supervisor(recipe, _placement(recipe))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Answer a shard's samples; thread-safe."""
-        if isinstance(self._answerer, PagelakeError):
-            raise self._answerer
-        return answers_table(self._answerer.answer(samples_of(table)))
+        return answers_table(self._supervisor.answer(samples_of(table)))
 
 
 def _placement(recipe: Recipe) -> Placement:

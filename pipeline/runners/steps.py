@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ from pipeline.records import (
     Document,
     Failed,
     Failure,
+    Generation,
     PageResult,
     Plan,
     Sample,
@@ -41,7 +43,7 @@ from pipeline.render.renderer import Renderer
 from pipeline.runners.recipe import Recipe
 from pipeline.schema import Validator, bound_lists, relax
 from pipeline.stages.encode import encode
-from pipeline.stages.generate import Ask, Grammars, generate
+from pipeline.stages.generate import Ask, Grammars, generate, outcome, submit
 from pipeline.stages.parse import Validate, parse_failed, parse_json, parse_text
 from pipeline.stages.plan import plan
 from pipeline.stages.rasterize import rasterize
@@ -136,6 +138,25 @@ class Answerer:
     def answer(self, samples: Sequence[Sample | Failed]) -> list[Answer | Failed]:
         """Answer samples, in order; thread-safe."""
         return generate(samples, self._engine, self._ask)
+
+    def start(self, sample: Sample, done: Callable[[Answer | Failed | Exception], None]) -> None:
+        """Answer a sample and call `done`, from another thread; thread-safe.
+
+        It gets an exception if the engine failed, after which nothing more will be answered.
+        """
+
+        def settle(future: Future[Generation]) -> None:
+            try:
+                done(outcome(sample, future))
+            except RuntimeError as error:
+                done(error)
+
+        submit(sample, self._engine, self._ask).add_done_callback(settle)
+
+    @property
+    def progress(self) -> int:
+        """A number that grows for as long as the engine gets on."""
+        return self._engine.progress
 
     def close(self, *, drain: bool = True) -> None:
         """Answer what is queued, then stop; without `drain`, stop at once."""

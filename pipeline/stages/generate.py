@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -36,19 +36,20 @@ def generate(samples: Sequence[Sample | Failed], engine: Engine, ask: Ask) -> li
 
     Samples are handed to the engine together; how it batches them is its own affair.
     """
-    waiting = [_submit(sample, engine, ask) for sample in samples]
-    return [wait() for wait in waiting]
+    waiting = [
+        sample if isinstance(sample, Failed) else (sample, submit(sample, engine, ask))
+        for sample in samples
+    ]
+    return [one if isinstance(one, Failed) else outcome(*one) for one in waiting]
 
 
-def _submit(sample: Sample | Failed, engine: Engine, ask: Ask) -> Callable[[], Answer | Failed]:
-    if isinstance(sample, Failed):
-        return lambda: sample
+def submit(sample: Sample, engine: Engine, ask: Ask) -> Future[Generation]:
+    """Hand a sample to the engine; `outcome` makes an answer of what becomes of it."""
     grammar = None
     if ask.grammars is not None:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
     text = printed_text(sample.words)
-    future = engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar, text))
-    return lambda: _outcome(sample, future)
+    return engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar, text))
 
 
 def printed_text(pages: Sequence[Sequence[Word]]) -> str:
@@ -73,7 +74,8 @@ def _middle(word: Word) -> float:
     return (word.top + word.bottom) / 2
 
 
-def _outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:
+def outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:
+    """Wait for a sample's generation. Raises RuntimeError if the engine failed itself."""
     try:
         generation = future.result()
     except ItemError as error:

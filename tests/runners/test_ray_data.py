@@ -110,6 +110,7 @@ def test_an_actor_that_always_dies_ends_the_run(
             os._exit(1)
 
     monkeypatch.setattr(ray_data, "AnswerActor", Dies)
+    monkeypatch.setattr(ray_data, "_RETRIES", 1)
     recipe, shards = written(make_job(["x"], model=FAKE), 1)
     with RayRunner(recipe) as runner, pytest.raises(RunError):
         next(runner.pages(shards))

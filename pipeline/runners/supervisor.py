@@ -1,0 +1,276 @@
+"""Samples to answers in a process that they may kill: it is started again, and who did it is found.
+
+A process that dies, or does not get on for `limits.item_s` seconds, is ended and replaced. The
+samples that were under way are suspects and run one at a time, before any other: the innocent are
+answered, and one that brings down `limits.attempts` processes, the last of them alone, fails as
+`model_crash` or `model_timeout`. Before it does, the model must have answered another sample, if
+need be a blank page: a model that answers nothing ends the run instead.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from signal import Signals
+
+import numpy as np
+
+from pipeline.errors import RunError
+from pipeline.models.base import PageEncoder, Placement
+from pipeline.records import (
+    Answer,
+    Failed,
+    Failure,
+    FailureKind,
+    Page,
+    Sample,
+    SampleId,
+    StageName,
+)
+from pipeline.runners.model_messages import Alive, Answered, Ask, Broken, Ready, Refused, Reply
+from pipeline.runners.recipe import Recipe
+from pipeline.stages.encode import encode
+
+_LOOK_S = 0.5
+_STARTS = 3
+
+
+class ModelProcess:
+    """A running `pipeline.runners.model_process`, and the line to it."""
+
+    def __init__(self, recipe: Recipe, placement: Placement) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            patience = recipe.job.limits.item_s
+            timeval = struct.pack("ll", int(patience), int(patience % 1 * 1e6))
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            self.connection = Connection(os.dup(ours.fileno()))
+            self._process = subprocess.Popen(  # noqa: S603
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "pipeline.runners.model_process",
+                    str(theirs.fileno()),
+                ],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        with suppress(OSError):  # dead at once: the first look at the line will tell
+            self.connection.send((recipe, placement))
+
+    def end(self) -> str:
+        """Kill the process if it lives; return what it died of."""
+        self._process.kill()
+        status = self._process.wait()
+        self.connection.close()
+        return f"died of {Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A sample on its way, and how many processes died with it under way."""
+
+    sample: Sample
+    future: Future[Answer | Failed] = field(default_factory=Future)
+    deaths: int = 0
+
+
+class Supervisor:
+    """Answers samples; thread-safe. Close it."""
+
+    def __init__(self, recipe: Recipe, placement: Placement) -> None:
+        self._start: Callable[[], ModelProcess] = lambda: ModelProcess(recipe, placement)
+        self._limits = recipe.job.limits
+        self._blank = _blank(recipe.encoder)
+        self._process: ModelProcess | None = None
+        self._ready = False
+        self._failed_starts = 0
+        self._waiting: deque[_Ticket] = deque()
+        self._suspects: deque[_Ticket] = deque()
+        self._condemned: tuple[_Ticket, Failure] | None = None  # until the model is seen to work
+        self._sent: dict[int, _Ticket] = {}
+        self._last_sign = 0.0
+        self._numbers = 0
+        self._error: Exception | None = None
+        self._closed = False
+        self._inbox: deque[_Ticket] = deque()
+        self._lock = threading.Lock()  # of the inbox, and of the end
+        self._bell, self._ring = os.pipe()
+        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def answer(self, samples: Sequence[Sample | Failed]) -> list[Answer | Failed]:
+        """Answer samples, in order; those that failed in an earlier stage pass through.
+
+        Raises
+        ------
+        PagelakeError
+            If the model cannot be loaded, or answers nothing.
+        """
+        tickets = [one if isinstance(one, Failed) else _Ticket(one) for one in samples]
+        self._put(one for one in tickets if isinstance(one, _Ticket))
+        return [one.future.result() if isinstance(one, _Ticket) else one for one in tickets]
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        with self._lock:
+            self._closed = True
+        self._wake()
+        self._thread.join()
+
+    def _put(self, tickets: Iterable[_Ticket]) -> None:
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            self._inbox.extend(tickets)
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # closed meanwhile
+            os.write(self._ring, b"!")
+
+    def _supervise(self) -> None:
+        try:
+            while not self._closed:
+                self._take_in()
+                self._look()
+                self._hand_out()
+            error: Exception = RunError("the model's process was ended")
+        except Exception as found:
+            error = found
+        if self._process is not None:
+            self._process.end()
+        with self._lock:
+            self._error = error
+            left = [*self._inbox, *self._waiting, *self._suspects, *self._sent.values()]
+        if self._condemned is not None:
+            left.append(self._condemned[0])
+        for ticket in left:
+            ticket.future.set_exception(error)
+        os.close(self._bell)
+        os.close(self._ring)
+
+    def _take_in(self) -> None:
+        """Wait until there is something to do, for a moment, and take in what has come."""
+        lines: list[Connection | int] = [self._bell]
+        if self._process is not None:
+            lines.append(self._process.connection)
+        if self._bell in wait(lines, _LOOK_S):
+            os.read(self._bell, 1 << 16)
+        with self._lock:
+            self._waiting.extend(self._inbox)
+            self._inbox.clear()
+
+    def _look(self) -> None:
+        """Hear what the process says; notice that it died, or does not get on."""
+        process = self._process
+        if process is None:
+            return
+        try:
+            while process.connection.poll():
+                self._last_sign = time.monotonic()
+                reason = self._hear(process.connection.recv())
+                if reason is not None:
+                    process.end()
+                    self._bury(FailureKind.MODEL_CRASH, reason)
+                    return
+        except (EOFError, OSError):
+            self._bury(FailureKind.MODEL_CRASH, f"the model's process {process.end()}")
+            return
+        if self._sent and time.monotonic() - self._last_sign > self._limits.item_s:
+            self._end_stalled(process)
+
+    def _end_stalled(self, process: ModelProcess) -> None:
+        process.end()
+        message = f"the model did not get on for {self._limits.item_s:g} s and was ended"
+        self._bury(FailureKind.MODEL_TIMEOUT, message)
+
+    def _hear(self, reply: Reply) -> str | None:
+        """Take a reply; return why the process can go on no more, if it says so."""
+        match reply:
+            case Answered(number, outcome):
+                ticket = self._sent.pop(number)
+                self._carry_out_sentence()
+                ticket.future.set_result(outcome)
+            case Ready():
+                self._ready, self._failed_starts = True, 0
+            case Refused(error):
+                raise error
+            case Broken(reason):
+                return reason
+            case Alive():
+                pass
+        return None
+
+    def _hand_out(self) -> None:
+        if self._process is None:
+            if not (self._waiting or self._suspects or self._condemned):
+                return
+            self._process, self._ready = self._start(), False
+        if not self._ready:
+            return
+        if self._condemned is not None or self._suspects:
+            if not self._sent:
+                self._send(_Ticket(self._blank) if self._condemned else self._suspects.popleft())
+            return
+        while self._waiting and self._process is not None:
+            self._send(self._waiting.popleft())
+
+    def _send(self, ticket: _Ticket) -> None:
+        assert self._process is not None  # noqa: S101
+        if not self._sent:
+            self._last_sign = time.monotonic()
+        self._numbers += 1
+        self._sent[self._numbers] = ticket
+        try:
+            self._process.connection.send(Ask(self._numbers, ticket.sample))
+        except BlockingIOError:  # it has not read for `limits.item_s`
+            self._end_stalled(self._process)
+        except OSError:
+            pass  # dead: the next look at the line will tell
+
+    def _bury(self, kind: FailureKind, reason: str) -> None:
+        """Find out who killed the process, as far as that can be told yet."""
+        self._process = None
+        if not self._ready:
+            self._failed_starts += 1
+            if self._failed_starts == _STARTS:
+                raise RunError(f"{reason}, {_STARTS} times, while the model was loaded")
+            return
+        under_way = list(self._sent.values())
+        self._sent.clear()
+        if self._condemned is not None:
+            raise RunError(f"{reason}, on a blank page too: the model answers nothing")
+        for ticket in under_way:
+            ticket.deaths += 1
+        if len(under_way) == 1 and under_way[0].deaths >= self._limits.attempts:
+            (ticket,) = under_way
+            self._condemned = ticket, Failure(StageName.GENERATE, kind, reason, ticket.deaths)
+        else:
+            self._suspects.extendleft(reversed(under_way))
+
+    def _carry_out_sentence(self) -> None:
+        """The model works: whoever killed it alone is to blame."""
+        if self._condemned is not None:
+            ticket, failure = self._condemned
+            self._condemned = None
+            ticket.future.set_result(Failed(ticket.sample.id, failure))
+
+
+def _blank(encoder: PageEncoder) -> Sample:
+    """A white page of A4: it proves that the model works."""
+    plan = encoder.plan_page(595, 842, True)
+    page = Page(1, np.full((plan.canvas_height, plan.canvas_width, 1), 255, np.uint8))
+    return encode(SampleId("0" * 64, "a blank page", 1, (1,)), [page], encoder)
