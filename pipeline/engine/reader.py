@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from pipeline.engine.backoff import Backoff
 from pipeline.engine.cache import KeysValues, reading
 from pipeline.engine.choose import Choice, Chooser
 from pipeline.engine.row import Row
@@ -36,7 +37,7 @@ class Reader:
         """`prefill_tokens` bounds the prompts' tokens of one pass; `threads` compute masks."""
         self._model = model
         self._decoder = model.decoder
-        self._most_tokens = self._prefill_tokens = prefill_tokens
+        self._tokens_at_once = Backoff(prefill_tokens, steps=64)
         self._chooser = Chooser(model, threads)
         self._prefixes: dict[tuple[int, ...], KeysValues] = {}
 
@@ -48,7 +49,7 @@ class Reader:
             key = len(prompt.ids), len(row.pending), prompt.ids[: prompt.shared]
             groups.setdefault(key, []).append(row)
         for (length, _, _), members in groups.items():
-            most = max(1, self._prefill_tokens // length)
+            most = max(1, self._tokens_at_once.now // length)
             for start in range(0, len(members), most):
                 yield members[start : start + most]
 
@@ -61,19 +62,11 @@ class Reader:
         """
         started = time.perf_counter()
         tiles = [tile for row in rows for page in row.request.tiles for tile in page]
-        try:
-            with device_errors():
-                features = self._model.features(tiles)
-                seen = time.perf_counter()
-                read = self._prefill(rows, features)
-        except MemoryError:
-            if len(rows) > 1:  # those that come later are read in smaller groups
-                half = len(rows) * len(rows[0].prompt.ids) // 2
-                self._prefill_tokens = max(1, min(self._prefill_tokens, half))
-            raise
-        # In time in larger ones again: memory may have been short for a moment.
-        more = self._prefill_tokens + self._most_tokens // 64
-        self._prefill_tokens = min(self._most_tokens, more)
+        length = len(rows[0].prompt.ids)
+        with self._tokens_at_once.trying(len(rows) * length, least=length), device_errors():
+            features = self._model.features(tiles)
+            seen = time.perf_counter()
+            read = self._prefill(rows, features)
         done = time.perf_counter()
         for row in rows:
             row.started, row.cached = started, len(row.prompt.ids)

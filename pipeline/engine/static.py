@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.engine.backoff import Backoff
 from pipeline.engine.blame import halving
 from pipeline.engine.memory import MemoryPlan
 from pipeline.models.base import Model, ModelInput
@@ -21,6 +22,7 @@ class StaticBatches:
     def __init__(self, model: Model, batch: int) -> None:
         self._model = model
         self._batch = batch
+        self._at_once = Backoff(batch, steps=16)
         self._waiting: list[Pending] = []
 
     def start(self) -> None:
@@ -53,7 +55,8 @@ class StaticBatches:
             groups.setdefault(item.request.max_new_tokens, []).append(item)
         self._waiting = []
         for group in groups.values():
-            halving(self._run, group, lambda item, error: item.future.set_exception(error))
+            for part in self._at_once.parts(group):
+                halving(self._run, part, lambda item, error: item.future.set_exception(error))
 
     def _run(self, batch: Sequence[Pending]) -> None:
         started = time.perf_counter()
@@ -65,7 +68,8 @@ class StaticBatches:
             )
             for item in batch
         ]
-        outputs = self._model.generate(inputs, batch[0].request.max_new_tokens)
+        with self._at_once.trying(len(batch)):
+            outputs = self._model.generate(inputs, batch[0].request.max_new_tokens)
         share = (time.perf_counter() - started) / len(batch)
         generations = [
             Generation(

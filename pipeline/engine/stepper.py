@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline.engine.backoff import Backoff
 from pipeline.engine.blame import halving
 from pipeline.engine.choose import Choice
 from pipeline.engine.draft import Drafter, History, PageText
@@ -44,6 +45,7 @@ class Stepper:
         self._model = model
         self._history = History() if speculate else None
         self._scheduler = Scheduler(slots)
+        self._rows_at_once = Backoff(slots, steps=256)
         self._intake = Intake(model, prefill_tokens, self._scheduler)
         self._batch = RunningBatch(model, slots, self._intake.threads, fixed_steps=fixed_steps)
         self._stop_ids = frozenset(model.vocabulary.stop_ids)
@@ -133,11 +135,13 @@ class Stepper:
 
     def _step(self, rows: Sequence[Row]) -> None:
         chosen: list[tuple[Row, Choice]] = []
-        halving(
-            lambda some: chosen.extend(zip(some, self._batch.step(some), strict=True)),
-            rows,
-            self._fail,
-        )
+
+        def work(some: Sequence[Row]) -> None:
+            with self._rows_at_once.trying(len(some)):
+                chosen.extend(zip(some, self._batch.step(some), strict=True))
+
+        for part in self._rows_at_once.parts(rows):
+            halving(work, part, self._fail)
         self._settle(chosen)
 
     def _settle(self, chosen: Sequence[tuple[Row, Choice]]) -> None:

@@ -189,6 +189,26 @@ def test_rows_that_find_no_room_in_the_cache_fail_and_the_others_do_not(
     assert {found[i] for i in failed} == {"out_of_memory"}
 
 
+def test_steps_that_run_out_of_memory_get_smaller_and_fail_nobody(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = RunningBatch.step
+    refused: list[int] = []
+
+    def stepping(batch: RunningBatch, rows: Sequence[Row]) -> list[Choice]:
+        if len(rows) > 5:
+            refused.append(len(rows))
+            raise MemoryError("five at most")
+        return step(batch, rows)
+
+    monkeypatch.setattr(RunningBatch, "step", stepping)
+    with Engine(nano.model, Limits(batch=16)) as engine:
+        found = answers(engine, [nano.request([i]) for i in range(COUNT)])
+    assert [one.text for one in found] == nano.expected
+    # Some fifty steps: learned once, and tried again now and then as the parts grow.
+    assert len(refused) < 10
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_prompt_for_which_others_left_no_memory_is_read_when_they_have_gone(
     nano: Fixture, monkeypatch: pytest.MonkeyPatch, threads: int
