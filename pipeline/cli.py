@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__
-from pipeline.errors import PagelakeError, UserError
+from pipeline.errors import PagelakeError, UserError, printable
 
 EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -60,8 +60,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _complain(message: str) -> None:
-    line = " ".join(message.split())
-    people.print(f"pagelake: {line}", highlight=False, markup=False, soft_wrap=True)
+    people.print(f"pagelake: {printable(message)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:

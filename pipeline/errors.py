@@ -70,5 +70,11 @@ class ItemError(PagelakeError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says as one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]
+    """Return what an error says as one printable line of at most 300 characters."""
+    return printable(str(error))[:300]
+
+
+def printable(text: str) -> str:
+    """Return text as one line without control characters: file names and documents hold any."""
+    kept = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(kept.split())

@@ -27,12 +27,14 @@ SchemaRef = Annotated[str, Field(min_length=1)]
 """A packaged name ("receipt.v1"), a path to a JSON Schema, or "module:Model" (pydantic)."""
 
 NO_CREDENTIALS = (
-    "the URI holds a user or password; take it out and use the environment or a profile"
+    "the URI holds a user, password or key; take it out and use the environment or a profile"
 )
 
 _CREDENTIALS = re.compile(
     r"""\b(?!abfss?:|hdfs:|viewfs:)[a-z][\w+.-]*://[^/?\s]*@   # user@
-      | \b[a-z][\w+.-]*://[^/?\s@\[]*:(?!\d*(?:[/?\s]|$))    # :password, whatever follows it""",
+      | \b[a-z][\w+.-]*://[^/?\s@\[]*:(?!\d*(?:[/?\s]|$))    # :password, whatever follows it
+      | \b[a-z][\w+.-]*://[^\s]*[?&;](?:[\w.-]*[_.-])?(?:access[_-]?key(?:[_-]?id)?|account[_-]?key
+        |secret\w*|password|passwd|token|credentials?|sig|signature|api[_-]?key|private[_-]?key)=""",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -191,6 +193,9 @@ class Model(Section):
     )
     adapter: str | None = Field(
         default=None, min_length=1, description="A LoRA adapter to load on top: hub id or folder."
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run Python code that the checkpoint brings along."
     )
 
 

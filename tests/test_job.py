@@ -368,6 +368,12 @@ PASTED = [
     [
         *((uri, True) for uri in PASTED),
         ("abfs://container:SECRET@account", True),
+        ("s3://bucket/in?access_key=AKIA&region=eu", True),
+        ("s3://bucket/in?region=eu&secret_key=SECRET", True),
+        ("https://host/a.pdf?X-Amz-Date=1&X-Amz-Signature=SECRET", True),
+        ("https://account.blob.core.windows.net/a.pdf?sv=1&sig=SECRET", True),
+        ("s3://bucket/in?endpoint_override=host:9000&scheme=http", False),
+        ("https://host/a.pdf?page=1&design=2", False),
         ("abfs://container@account.dfs.core.windows.net/a.pdf", False),
         ("hdfs://user@namenode:8020/a.pdf", False),
         ("s3://bucket/user:name@host.pdf", False),
@@ -395,11 +401,11 @@ def test_a_uri_with_credentials_is_refused_and_not_shown(
     with pytest.raises(JobError) as caught:
         load_job("jobs/x.yaml", [f"{key}={uri}"])
     assert str(caught.value) == (
-        f"--set: {shown}: the URI holds a user or password; "
+        f"--set: {shown}: the URI holds a user, password or key; "
         "take it out and use the environment or a profile"
     )
     for inputs, output in (([uri], None), ([], uri)):
-        with pytest.raises(JobError, match="the URI holds a user or password") as caught:
+        with pytest.raises(JobError, match="the URI holds a user, password or key") as caught:
             load_job("jobs/x.yaml", inputs=inputs, output=output)
         assert "SECRET" not in str(caught.value)
     assert here.exists()

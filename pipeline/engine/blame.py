@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, printable
 from pipeline.models.devices import DeviceLost, give_back_memory
 from pipeline.records import FailureKind
 
@@ -49,5 +49,4 @@ def _attempt(work: Callable[[Sequence[T]], None], items: Sequence[T]) -> ItemErr
 
 def _blame(error: Exception) -> ItemError:
     kind = FailureKind.OUT_OF_MEMORY if isinstance(error, MemoryError) else FailureKind.MODEL_ERROR
-    line = " ".join(f"{type(error).__name__}: {error}".split())
-    return ItemError(kind, line[:500])
+    return ItemError(kind, printable(f"{type(error).__name__}: {error}")[:500])

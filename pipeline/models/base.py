@@ -43,6 +43,7 @@ class Checkpoint:
     directory a hash of its files. `canvas` is the fixed (width, height) in pixels that the
     checkpoint reads, None for native aspect ratios; `schemas` are the only schema ids it was
     trained to answer, None for any; `compact_json` says that it writes JSON without spaces.
+    `remote_code` lets Python code run that it brings along.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Checkpoint:
     canvas: tuple[int, int] | None = None
     schemas: tuple[str, ...] | None = None
     compact_json: bool = False
+    remote_code: bool = False
 
 
 class PageEncoder(Protocol):

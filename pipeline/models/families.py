@@ -91,6 +91,7 @@ def _local(settings: ModelSettings, path: Path) -> Checkpoint:
         canvas=traits.canvas,
         schemas=traits.schemas,
         compact_json=traits.compact_json,
+        remote_code=settings.trust_remote_code,
     )
 
 
@@ -134,6 +135,7 @@ def _from_hub(settings: ModelSettings) -> Checkpoint:
         family=_family_name(settings, _read_json(config)),
         location=settings.name,
         revision=config.parent.name,
+        remote_code=settings.trust_remote_code,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.errors import printable
 from pipeline.lake.exact_json import dumps, loads
 from pipeline.records import (
     MODEL_COUNTS,
@@ -38,7 +39,7 @@ def parse_json(answer: Answer, validate: Validate, bounded: Validate | None = No
     if (complaint := validate(record)) is not None:
         return _failed(answer, FailureKind.SCHEMA_VIOLATION, complaint, text)
     if bounded is not None and (complaint := bounded(record)) is not None:
-        message = " ".join(f"a list was cut at generation.max_items: {complaint}".split())
+        message = printable(f"a list was cut at generation.max_items: {complaint}")
         return _truncated(answer, message[:500])
     return _result(answer, State.OK, record=record, record_json=text)
 
@@ -68,7 +69,7 @@ def _truncated(answer: Answer, message: str) -> PageResult:
 def _failed(
     answer: Answer, kind: FailureKind, message: str, record_json: str | None = None
 ) -> PageResult:
-    failure = Failure(StageName.PARSE, kind, " ".join(message.split())[:500])
+    failure = Failure(StageName.PARSE, kind, printable(message)[:500])
     return _result(answer, State.FAILED, failure=failure, record_json=record_json)
 
 

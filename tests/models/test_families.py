@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,27 @@ def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
     assert "lm_head.weight" in message
 
 
+def test_weights_in_a_pickle_are_not_loaded(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "does not load" in complaint(lambda: load(folder))
+
+
+def test_code_that_a_checkpoint_brings_runs_only_if_the_job_says_so(folder: Path) -> None:
+    mark = folder / "it-ran"
+    (folder / "own.py").write_text(f"import os\nos.mknod({str(mark)!r})\nclass Own: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForImageTextToText": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(config))
+    load(folder)
+    assert not mark.exists()
+    with suppress(CheckpointError):
+        load(folder, trust_remote_code=True)
+    assert mark.exists()
+
+
 def test_a_missing_adapter_is_one_line(folder: Path, tmp_path: Path) -> None:
     missing = str(tmp_path / "none")
     message = complaint(lambda: load(folder, adapter=missing))
@@ -274,6 +296,11 @@ def test_an_adapter_that_does_not_load_is_one_line(
 ) -> None:
     monkeypatch.setattr(idefics2_model, "find_spec", lambda _: object())
     (tmp_path / "adapter_config.json").write_text("{")
+    (tmp_path / "adapter_model.bin").write_text("")
+    assert "has no adapter_model.safetensors" in complaint(
+        lambda: load(folder, adapter=str(tmp_path))
+    )
+    (tmp_path / "adapter_model.safetensors").write_text("")
     message = complaint(lambda: load(folder, adapter=str(tmp_path)))
     assert message.startswith(f"model.adapter: '{tmp_path}' does not load: ")
 

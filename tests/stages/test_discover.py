@@ -251,7 +251,7 @@ def test_a_manifest_row_with_credentials_ends_the_listing(tmp_path: Path, uri: s
         with pytest.raises(InputError) as caught:
             list(discover(Input(manifest=str(tmp_path / name))))
         assert str(caught.value) == (
-            f"manifest '{tmp_path / name}': row 2: the URI holds a user or password; "
+            f"manifest '{tmp_path / name}': row 2: the URI holds a user, password or key; "
             "take it out and use the environment or a profile"
         )
 

@@ -97,7 +97,7 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     logging.disable_progress_bar()
     try:
         processor = AutoProcessor.from_pretrained(
-            checkpoint.location, backend="pil", **pinned(checkpoint)
+            checkpoint.location, backend="pil", **loading(checkpoint)
         )
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
         raise CheckpointError(
@@ -107,7 +107,8 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     return processor
 
 
-def pinned(checkpoint: Checkpoint) -> dict[str, str]:
-    """Keyword arguments that pin a hub checkpoint's revision; none for a local folder."""
+def loading(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Keyword arguments for all stock loaders: a hub checkpoint's revision, and whose code runs."""
     from_hub = checkpoint.location == checkpoint.name
-    return {"revision": checkpoint.revision} if from_hub else {}
+    pinned = {"revision": checkpoint.revision} if from_hub else {}
+    return {"trust_remote_code": checkpoint.remote_code, **pinned}

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoModelForImageTextToText
 from transformers.generation import LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -20,7 +22,7 @@ from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement,
 from pipeline.models.devices import device_errors, free_bytes
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.idefics2.constrain import ConstrainedLogits
-from pipeline.models.idefics2.family import load_processor, pinned
+from pipeline.models.idefics2.family import load_processor, loading
 from pipeline.models.idefics2.pixels import look_up, pixel_table
 from pipeline.models.idefics2.token_bytes import is_byte_level, token_bytes
 from pipeline.records import FinishReason, Image
@@ -204,6 +206,9 @@ class Idefics2Model:
         return pixels
 
 
+_ADAPTER = "adapter_model.safetensors"
+
+
 def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.device) -> Any:
     if settings.adapter is not None:
         _check_adapter(settings.adapter)  # before the weights, which take minutes
@@ -218,7 +223,8 @@ def _load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch
             dtype=_DTYPES[dtype],
             attn_implementation=attention,
             output_loading_info=True,
-            **pinned(checkpoint),
+            use_safetensors=True,  # a pickle may run whatever it likes
+            **loading(checkpoint),
         )
         if missing := sorted(report["missing_keys"]):
             # The loader has made them up, and the answers would mean nothing.
@@ -244,6 +250,12 @@ def _check_adapter(adapter: str) -> None:
         raise CheckpointError(
             "model.adapter: needs the peft package; pip install pagelake[adapters]"
         )
+    try:  # its loader would be content with a pickle, which may run whatever it likes
+        found = (path / _ADAPTER).is_file() if path.is_dir() else hf_hub_download(adapter, _ADAPTER)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"model.adapter: '{adapter}': {one_line(error)}") from error
+    if not found:
+        raise CheckpointError(f"model.adapter: '{adapter}' has no {_ADAPTER}; save it as such")
 
 
 def _load_adapter(model: Any, adapter: str) -> None:
