@@ -5,7 +5,8 @@ memory cost what they cost in a real job, and it writes bytes that the grammar a
 checksum of the tiles: the same page always gets the same answer. Settings ride on the name:
 `fake?seconds=0.05` takes that long a sample, `fake?edge=224` makes smaller pages. Pages may do
 harm: with `fake?dies_on=ff0000` one whose first pixel is red kills the process, and likewise with
-`hangs_on`, `fails_on` (an exception) and `runs_out_on` (of memory).
+`hangs_on`, `fails_on` (an exception) and `runs_out_on` (of memory). `tally=FILE` appends a line
+with the checksum for each answer, which tells what was answered more than once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -91,15 +93,22 @@ class FakeFamily:
     ) -> FakeModel:
         """Return the fake model; there is nothing to load."""
         del settings, placement
-        return FakeModel(_option(checkpoint, "seconds", 0.0), _harms(checkpoint))
+        tally = _settings(checkpoint).get("tally", [None])[0]
+        return FakeModel(_option(checkpoint, "seconds", 0.0), _harms(checkpoint), tally)
 
 
 class FakeModel:
     """Writes one byte a token; without a grammar it writes a checksum of the tiles."""
 
-    def __init__(self, seconds: float = 0.0, harms: Mapping[str, Harm] | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        harms: Mapping[str, Harm] | None = None,
+        tally: str | None = None,
+    ) -> None:
         self._seconds = seconds
         self._harms = harms or {}
+        self._tally = tally
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -116,14 +125,26 @@ class FakeModel:
         for item in inputs if self._harms else ():
             if (harm := self._harms.get(_first_pixel(item.tiles))) is not None:
                 harm()
-        return [_answer(item, max_new_tokens) for item in inputs]
+        checksums = [_checksum(item.tiles) for item in inputs]
+        if self._tally is not None:
+            lines = "".join(f"{checksum:08x}\n" for checksum in checksums)
+            with Path(self._tally).open("a") as file:  # one write, which others' do not part
+                file.write(lines)
+        return [
+            _answer(item, checksum, max_new_tokens)
+            for item, checksum in zip(inputs, checksums, strict=True)
+        ]
 
 
-def _answer(item: ModelInput, max_new_tokens: int) -> ModelOutput:
+def _checksum(tiles: Tiles) -> int:
     checksum = 0
-    for page in item.tiles:
+    for page in tiles:
         for tile in page:
             checksum = zlib.crc32(tile.data, checksum)
+    return checksum
+
+
+def _answer(item: ModelInput, checksum: int, max_new_tokens: int) -> ModelOutput:
     if item.constraint is None:
         ids, reason = list(f"{checksum:08x}".encode()), FinishReason.STOP
     else:
@@ -162,10 +183,14 @@ def _choose(allowed: NDArray[np.bool_], rng: random.Random) -> int:
 
 def _harms(checkpoint: Checkpoint) -> dict[str, Harm]:
     """Return what to do, by the hexadecimal colour of a page's first pixel."""
-    settings = parse_qs(checkpoint.location.partition("?")[2])
+    settings = _settings(checkpoint)
     return {
         colour.lower(): harm for key, harm in _HARMS.items() for colour in settings.get(key, ())
     }
+
+
+def _settings(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    return parse_qs(checkpoint.location.partition("?")[2])
 
 
 def _first_pixel(tiles: Tiles) -> str:
@@ -174,7 +199,7 @@ def _first_pixel(tiles: Tiles) -> str:
 
 
 def _option(checkpoint: Checkpoint, key: str, default: float) -> float:
-    values = parse_qs(checkpoint.location.partition("?")[2]).get(key, [str(default)])
+    values = _settings(checkpoint).get(key, [str(default)])
     try:
         return float(values[0])
     except ValueError as error:
