@@ -61,12 +61,13 @@ class ConservationError(RunError):
 
 
 class ItemError(PagelakeError):
-    """One item failed; `kind` says how."""
+    """One item failed; `kind` says how, and `attempt` which try it was that failed."""
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
+    def __init__(self, kind: FailureKind, message: str, attempt: int = 1) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.attempt = attempt
 
 
 def one_line(error: BaseException) -> str:

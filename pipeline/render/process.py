@@ -17,7 +17,9 @@ from pipeline.errors import ItemError, RunError
 from pipeline.records import FailureKind
 from pipeline.render.messages import Failed, Ready, Reply, Request, decode, encode
 
-_START_S = 120.0
+START_S = 120.0
+"""Seconds that a render process may take until it is ready."""
+
 _LOOK_MS = 50
 _MIB = 1 << 20
 
@@ -118,7 +120,7 @@ class RenderProcess:
 
     def _await_ready(self) -> int | None:
         try:
-            reply = decode(self._read_line(time.monotonic() + _START_S, cpu_until=None))
+            reply = decode(self._read_line(time.monotonic() + START_S, cpu_until=None))
             assert isinstance(reply, Ready)  # noqa: S101
         except (_Died, ItemError):
             self.kill()

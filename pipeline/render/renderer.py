@@ -23,7 +23,7 @@ from pipeline.render.messages import (
     Opened,
     RendererName,
 )
-from pipeline.render.process import RenderLimits, RenderProcess
+from pipeline.render.process import START_S, RenderLimits, RenderProcess
 from pipeline.render.shared import Canvas, SharedFile
 
 # What pdfium leaks over documents is bounded by starting afresh.
@@ -64,6 +64,15 @@ class _Attempt:
     forms: bool
     renderer: RendererName
     parse: bool
+
+
+def longest_s(limits: RenderLimits) -> float:
+    """Return the seconds that opening a document and drawing a page of it may take at most.
+
+    That is both ways to open it and the whole ladder, with a new process for each that opens the
+    document again, measures and draws.
+    """
+    return 2 * (START_S + limits.wall_s) + 3 * (START_S + 3 * limits.wall_s)
 
 
 class Renderer:

@@ -10,15 +10,18 @@ from pipeline.lake.layout import Layout
 from pipeline.lake.plans import documents_of, read_rows, shards_of
 from pipeline.models.base import Placement
 from pipeline.records import Plan
+from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
-from pipeline.runners.steps import Answerer, Committer, Drawer, Planner, Receipt
+from pipeline.runners.steps import Answerer, Committer, Drawer, Planner
+from pipeline.runners.watch import UNWATCHED, Watching
 
 
 class LocalRunner:
     """See `pipeline.runners.runner.Runner`."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
         self._recipe = recipe
+        self._watch = watch
         self._layout = Layout.open(recipe.job.output.uri)
 
     def __enter__(self) -> Self:
@@ -34,7 +37,7 @@ class LocalRunner:
 
     def plan(self, listing: str) -> Iterator[Plan]:
         """Plan one document after the other."""
-        planner = Planner(self._recipe)
+        planner = Planner(self._recipe, self._watch)
         try:
             for table in read_rows(self._layout, listing):
                 yield from planner.plan(documents_of(table))
@@ -49,8 +52,8 @@ class LocalRunner:
         )
         device = "cuda" if resources.gpus_per_actor > 0 else "cpu"
         answerer = Answerer(self._recipe, Placement(device, threads))
-        drawer = Drawer(self._recipe)
-        committer = Committer(self._recipe)
+        drawer = Drawer(self._recipe, self._watch)
+        committer = Committer(self._recipe, self._watch)
         finished = False
         try:
             for table in read_rows(self._layout, shards):

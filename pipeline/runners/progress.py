@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipeline.runners.steps import Receipt
+from pipeline.runners.receipt import Receipt
 
 _SECONDS_BETWEEN_LINES = 10.0
+_STALL_S = 60.0
+_MOST_STALLED = 5
 
 
 class RunProgress:
-    """Follows a run: `planned` while documents are counted, `committed` as pages are finished."""
+    """Follows a run: `planned` while documents are counted, `committed` as pages are finished.
 
-    def __init__(self, console: Console) -> None:
+    After `stall_s` seconds without either it says what is under way, and so once every `stall_s`.
+    """
+
+    def __init__(self, console: Console, stall_s: float = _STALL_S) -> None:
         self._console = console
+        self._stall_s = stall_s
         self._started = time.monotonic()
-        self._last_line = self._started
+        self._last_line = self._last_sign = self._last_stall = self._started
         self._pages = self._documents = self._failed = 0
         self._total_pages = self._total_documents = 0
         self._bar = Progress(
@@ -52,6 +60,7 @@ class RunProgress:
 
     def planned(self, documents: int, pages: int) -> None:
         """Say how many documents and pages have been counted so far."""
+        self._last_sign = time.monotonic()
         text = f"{documents:,} documents, {pages:,} pages"
         self._bar.update(self._task, text=text)
         self._line_now_and_then(f"planning: {text}")
@@ -59,13 +68,14 @@ class RunProgress:
     def starting(self, documents: int, pages: int) -> None:
         """Turn to the pages: so many are to be done."""
         self._total_documents, self._total_pages = documents, pages
-        self._started = time.monotonic()
+        self._started = self._last_sign = time.monotonic()
         self._bar.update(self._task, description="reading", total=pages, completed=0)
         self._show()
         self._line(f"reading: {documents:,} documents, {pages:,} pages to do; loading the model")
 
     def committed(self, receipt: Receipt) -> None:
         """Count a commit."""
+        self._last_sign = time.monotonic()
         self._pages += receipt.pages
         self._documents += receipt.documents
         self._failed += receipt.states.get("failed", 0)
@@ -74,8 +84,31 @@ class RunProgress:
 
     def assembling(self) -> None:
         """Say that the documents table is being made."""
+        self._last_sign = math.inf  # nothing is followed any more
         self._bar.update(self._task, description="assembling")
         self._line("assembling documents")
+
+    def look(self, under_way: Sequence[object]) -> None:
+        """Say what is under way if nothing has been finished for a while; to be called often.
+
+        It is what this machine's processes are at, oldest first; other machines of a cluster are
+        not seen.
+        """
+        now = time.monotonic()
+        if now - max(self._last_sign, self._last_stall) < self._stall_s:
+            return
+        self._last_stall = now
+        self._say(
+            f"nothing finished for {now - self._last_sign:.0f} s; "
+            f"{len(under_way)} under way on this machine"
+        )
+        for item in under_way[:_MOST_STALLED]:
+            self._say(f"  {item}")
+
+    def last_words(self, text: str) -> None:
+        """Say why the process ends now, without unwinding."""
+        self._bar.stop()
+        self._say(f"pagelake: {text}")
 
     def _text(self) -> str:
         rate = self._pages / max(time.monotonic() - self._started, 1e-9)
@@ -102,4 +135,7 @@ class RunProgress:
     def _line(self, text: str) -> None:
         if not self._console.is_terminal:
             self._last_line = time.monotonic()
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

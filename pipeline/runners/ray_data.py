@@ -38,8 +38,8 @@ from pipeline.lake.plans import (
 )
 from pipeline.records import Plan
 from pipeline.runners.ray_steps import AnswerActor, CommitTask, DrawTask, PlanTask
+from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
-from pipeline.runners.steps import Receipt
 from pipeline.stages.plan import PAGES_PER_SHARD
 
 _OBJECT_STORE_BYTES = 1 << 30
@@ -148,6 +148,9 @@ class RayRunner:
 def _start(recipe: Recipe) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     cpus = recipe.job.resources.cpus or os.cpu_count() or 1
+    # Ray tells of every worker that dies on standard output, whatever it is asked: that is the
+    # place of --json, and of a page that ends its workers the table tells.
+    ray._private.worker._worker_logs_enabled = False
     with _muted():
         if address := os.environ.get("RAY_ADDRESS"):
             ray.init(address=address, **quiet)

@@ -15,6 +15,7 @@ from pipeline.runners.recipe import Recipe
 from pipeline.runners.steps import Committer, Drawer, Planner
 from pipeline.runners.supervisor import Supervisor
 from pipeline.runners.transport import answers_of, answers_table, samples_of, samples_table
+from pipeline.runners.watch import Watch, watch_over
 
 T = TypeVar("T", Planner, Drawer, Committer)
 
@@ -62,7 +63,7 @@ class AnswerActor:
     """Samples -> answers, in an actor; the model is in a process of its own beside it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._supervisor = Supervisor(recipe, _placement(recipe))
+        self._supervisor = Supervisor(recipe, _placement(recipe), watch_over(recipe))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Answer a shard's samples; thread-safe."""
@@ -94,16 +95,18 @@ _holding: dict[str, tuple[str, Any]] = {}
 
 
 def _held(kind: type[T], recipe: Recipe) -> T:
-    """Return this worker process's own Planner, Drawer or Committer, made once a run.
+    """Return this worker process's own Planner, Drawer or Committer, made once a run and watched.
 
     A renderer's child outlives the tasks that use it: starting one costs more than most documents.
     """
     run_id = recipe.provenance.run_id
-    found = _holding.get(kind.__name__)
-    if found is None or found[0] != run_id:
-        for name in [name for name, (held_run, _) in _holding.items() if held_run != run_id]:
-            _holding.pop(name)[1].close()
-        found = (run_id, kind(recipe))
-        _holding[kind.__name__] = found
-    held: T = found[1]
+    for name in [name for name, (held_run, _) in _holding.items() if held_run != run_id]:
+        _holding.pop(name)[1].close()
+    if "Watch" not in _holding:
+        _holding["Watch"] = (run_id, watch_over(recipe))
+    watch: Watch = _holding["Watch"][1]
+    watch.refresh()  # this task may be tried again because of what it did to another worker
+    if kind.__name__ not in _holding:
+        _holding[kind.__name__] = (run_id, kind(recipe, watch))
+    held: T = _holding[kind.__name__][1]
     return held

@@ -22,6 +22,7 @@ from pipeline.lake.layout import JOB, Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.records import FailureKind
 from pipeline.runners.claim import claim, forget_others, note
+from pipeline.runners.notes import Item
 from pipeline.runners.planning import (
     Planned,
     Work,
@@ -31,10 +32,11 @@ from pipeline.runners.planning import (
     shard_work,
 )
 from pipeline.runners.progress import RunProgress
+from pipeline.runners.receipt import Receipt, sums
 from pipeline.runners.recipe import Recipe, prepare
 from pipeline.runners.runner import Runner
-from pipeline.runners.steps import Receipt, sums
 from pipeline.runners.summary import Summary
+from pipeline.runners.watch import Watch, notes_of
 from pipeline.schema import Validator
 from pipeline.stages.assemble import assemble
 from pipeline.stages.discover import Discovery
@@ -88,7 +90,13 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     layout.prepare()
     ledger = Ledger(layout)
     recipe = claim(ledger, recipe, fresh=options.fresh)
-    with _runner(recipe, options.runner) as runner, RunProgress(console) as progress:
+    progress = RunProgress(console)
+    watch = _watch(recipe, progress)
+    with (
+        _runner(recipe, options.runner, watch) as runner,
+        watch.guard(progress.look),
+        progress,
+    ):
         planned = plan_documents(layout, recipe, runner, discovery, options.limit, progress)
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = shard_work(layout, recipe, planned, done)
@@ -136,7 +144,9 @@ def dry_run(job: Job, options: Options, console: Console) -> Planned:
         layout = Layout.open(folder)
         # Workers of a remote cluster could not read the folder.
         name = "local" if os.environ.get("RAY_ADDRESS") else options.runner
-        with _runner(recipe, name) as runner, RunProgress(console) as progress:
+        progress = RunProgress(console)
+        watch = _watch(recipe, progress)
+        with _runner(recipe, name, watch) as runner, watch.guard(progress.look), progress:
             return plan_documents(layout, recipe, runner, discovery, options.limit, progress)
 
 
@@ -145,11 +155,25 @@ def _new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
-def _runner(recipe: Recipe, name: Literal["ray", "local"]) -> Runner:
+def _watch(recipe: Recipe, progress: RunProgress) -> Watch:
+    """Return the driver's watch. In a local run the driver itself may be at an item that hangs."""
+    limits = recipe.job.limits
+
+    def end_run(item: Item) -> None:
+        progress.last_words(
+            f"{item.label} did not end in {item.allowed_s:g} s in stage {item.stage} (attempt "
+            f"{item.attempt} of {limits.attempts}): ended; run again to go on"
+        )
+        os._exit(1)
+
+    return Watch(notes_of(recipe), limits, end_run)
+
+
+def _runner(recipe: Recipe, name: Literal["ray", "local"], watch: Watch) -> Runner:
     if name == "local":
         from pipeline.runners.local import LocalRunner
 
-        return LocalRunner(recipe)
+        return LocalRunner(recipe, watch)
     from pipeline.runners.ray_data import RayRunner
 
     return RayRunner(recipe)

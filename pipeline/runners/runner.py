@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pipeline.records import Plan
-from pipeline.runners.steps import Receipt
+from pipeline.runners.receipt import Receipt
 
 
 class Runner(Protocol):

@@ -8,20 +8,19 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
 
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, RunError
 from pipeline.job import PageSelection, parse_pages
 from pipeline.lake.layout import Layout
-from pipeline.lake.ledger import Ledger
+from pipeline.lake.ledger import Commit, Ledger
 from pipeline.lake.types import arrow_type
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of
@@ -39,8 +38,10 @@ from pipeline.records import (
     StageName,
     Window,
 )
-from pipeline.render.renderer import Renderer
+from pipeline.render.renderer import Renderer, longest_s
+from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
+from pipeline.runners.watch import UNWATCHED, Watching
 from pipeline.schema import Validator, bound_lists, relax
 from pipeline.stages.encode import encode
 from pipeline.stages.generate import Ask, Grammars, generate, outcome, submit
@@ -57,8 +58,10 @@ def _renderer(recipe: Recipe) -> Renderer:
 class Planner:
     """Hashes and counts documents. Owns a renderer; close it."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
+        self._watch = watch
         self._renderer = _renderer(recipe)
+        self._opening_s = longest_s(recipe.job.render)
         pages = recipe.job.input.pages
         self._selection: PageSelection | None = None if pages is None else parse_pages(pages)
         self._max_pages = recipe.job.input.max_pages
@@ -66,7 +69,13 @@ class Planner:
     def plan(self, documents: Iterable[Document]) -> Iterator[Plan]:
         """Plan documents one by one."""
         for document in documents:
-            yield plan(document, self._renderer, self._selection, self._max_pages)
+            key = f"{document.uri}\n{document.size}\n{document.modified}"
+            try:
+                with self._watch.item("plan", key, document.uri, self._opening_s):
+                    planned = plan(document, self._renderer, self._selection, self._max_pages)
+            except ItemError as error:
+                planned = Plan(document, None, None, failure=_failure(StageName.DISCOVER, error))
+            yield planned
 
     def close(self) -> None:
         """End the renderer's child."""
@@ -76,8 +85,10 @@ class Planner:
 class Drawer:
     """Draws and encodes shards. Owns a renderer; close it."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
+        self._watch = watch
         self._renderer = _renderer(recipe)
+        self._drawing_s = longest_s(recipe.job.render)
         self._encoder = recipe.encoder
 
     def draw(self, shard: Shard) -> Iterator[Sample | Failed]:
@@ -86,7 +97,11 @@ class Drawer:
             yield from self._window(window)
 
     def _window(self, window: Window) -> Iterator[Sample | Failed]:
-        pages = rasterize(window, self._renderer)
+        def around(number: int | None) -> AbstractContextManager[None]:
+            key, label = named(window, () if number is None else (number,))
+            return self._watch.item("rasterize", key, label, self._drawing_s)
+
+        pages = rasterize(window, self._renderer, around)
         for number in window.page_numbers:
             sample_id = SampleId(
                 window.document_id, window.uri, window.n_pages, (number,), window.source
@@ -98,10 +113,10 @@ class Drawer:
                 yield Failed(sample_id, page)
                 continue
             try:
-                sample = encode(sample_id, (page,), self._encoder)
+                with self._watch.item("encode", *named(window, (number,))):
+                    sample = encode(sample_id, (page,), self._encoder)
             except ItemError as error:
-                failure = Failure(StageName.ENCODE, error.kind, error.message)
-                yield Failed(sample_id, failure)
+                yield Failed(sample_id, _failure(StageName.ENCODE, error))
                 continue
             yield replace(
                 sample,
@@ -163,33 +178,11 @@ class Answerer:
         self._engine.close(drain=drain)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a commit tells the driver: counts, and seconds of work by stage.
-
-    `documents` counts those whose last selected page is among the rows.
-    """
-
-    pages: int
-    documents: int
-    states: dict[str, int]
-    kinds: dict[str, int]
-    seconds: dict[str, float]
-
-    def to_json(self) -> str:
-        """Return the receipt as JSON text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read `to_json` back."""
-        return cls(**json.loads(text))
-
-
 class Committer:
     """Parses, validates, writes and commits answers."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
+        self._watch = watch
         self._recipe = recipe
         self._ledger = Ledger(Layout.open(recipe.job.output.uri))
         self._record_type = arrow_type(recipe.schema.document)
@@ -200,17 +193,17 @@ class Committer:
         self._selection = None if pages is None else parse_pages(pages)
 
     def commit(self, answers: Sequence[Answer | Failed]) -> Receipt:
-        """Put rows in place, then their commit: readers see all of them or none."""
+        """Put rows in place, then their commit: readers see all of them or none.
+
+        Raises
+        ------
+        RunError
+            If writing these rows has brought down too many processes: no row is to blame.
+        """
         started = time.perf_counter()
         results = [self._parse(answer) for answer in answers]
         parsed = time.perf_counter()
-        commit = write_pages(
-            self._ledger,
-            results,
-            [result.id.source for result in results],
-            self._recipe.provenance,
-            self._record_type,
-        )
+        commit = self._write(results)
         seconds = {
             "rasterize": sum(result.rasterize_s for result in results),
             "encode": sum(result.encode_s for result in results),
@@ -229,9 +222,31 @@ class Committer:
     def close(self) -> None:
         """Nothing to end; here so that every step closes alike."""
 
+    def _write(self, results: Sequence[PageResult]) -> Commit:
+        first = results[0].id
+        run, (key, label) = self._recipe.provenance.run_id, named(first, first.page_numbers)
+        try:
+            with self._watch.item("write", f"{run}\n{key}", f"{len(results)} rows from {label}"):
+                return write_pages(
+                    self._ledger,
+                    results,
+                    [result.id.source for result in results],
+                    self._recipe.provenance,
+                    self._record_type,
+                )
+        except ItemError as error:
+            raise RunError(f"{len(results)} rows from {label}: {error.message}") from error
+
     def _parse(self, answer: Answer | Failed) -> PageResult:
         if isinstance(answer, Failed):
             return parse_failed(answer)
+        try:
+            with self._watch.item("parse", *named(answer.id, answer.id.page_numbers)):
+                return self._judged(answer)
+        except ItemError as error:
+            return parse_failed(Failed(answer.id, _failure(StageName.PARSE, error)))
+
+    def _judged(self, answer: Answer) -> PageResult:
         if self._recipe.job.task == "ocr":
             return parse_text(answer)
         return parse_json(answer, *(self._whole if answer.id.whole else self._part))
@@ -242,20 +257,15 @@ class Committer:
         return sample_id.page_numbers[-1] == last
 
 
-def sums(receipts: Iterable[Receipt]) -> Receipt:
-    """Add receipts up."""
-    pages = documents = 0
-    states: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    seconds: dict[str, float] = {}
-    for receipt in receipts:
-        pages += receipt.pages
-        documents += receipt.documents
-        states.update(receipt.states)
-        kinds.update(receipt.kinds)
-        for stage, spent in receipt.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + spent
-    return Receipt(pages, documents, dict(states), dict(kinds), seconds)
+def _failure(stage: StageName, error: ItemError) -> Failure:
+    return Failure(stage, error.kind, error.message, error.attempt)
+
+
+def named(whose: Window | SampleId, pages: tuple[int, ...]) -> tuple[str, str]:
+    """Return what tells pages (none: the document) from others, and what people call them."""
+    numbers = ",".join(map(str, pages))
+    key = f"{whose.document_id} {numbers}"
+    return key, f"page {numbers} of {whose.uri}" if pages else whose.uri
 
 
 def _judges(document: Mapping[str, Any], max_items: int | None) -> tuple[Validate, Validate | None]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.records import REMEDIES, FailureKind
-from pipeline.runners.steps import Receipt
+from pipeline.runners.receipt import Receipt
 
 STAGES = ("rasterize", "encode", "generate", "parse", "write")
 

@@ -10,10 +10,6 @@ need be a blank page: a model that answers nothing ends the run instead.
 from __future__ import annotations
 
 import os
-import socket
-import struct
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -22,11 +18,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from signal import Signals
 
 import numpy as np
 
-from pipeline.errors import RunError
+from pipeline.errors import ItemError, RunError
 from pipeline.models.base import PageEncoder, Placement
 from pipeline.records import (
     Answer,
@@ -38,44 +33,15 @@ from pipeline.records import (
     SampleId,
     StageName,
 )
+from pipeline.runners.model_link import ModelProcess
 from pipeline.runners.model_messages import Alive, Answered, Ask, Broken, Ready, Refused, Reply
 from pipeline.runners.recipe import Recipe
+from pipeline.runners.steps import named
+from pipeline.runners.watch import UNWATCHED, Watching
 from pipeline.stages.encode import encode
 
 _LOOK_S = 0.5
 _STARTS = 3
-
-
-class ModelProcess:
-    """A running `pipeline.runners.model_process`, and the line to it."""
-
-    def __init__(self, recipe: Recipe, placement: Placement) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            patience = recipe.job.limits.item_s
-            timeval = struct.pack("ll", int(patience), int(patience % 1 * 1e6))
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-            self.connection = Connection(os.dup(ours.fileno()))
-            self._process = subprocess.Popen(  # noqa: S603
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "pipeline.runners.model_process",
-                    str(theirs.fileno()),
-                ],
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            )
-        with suppress(OSError):  # dead at once: the first look at the line will tell
-            self.connection.send((recipe, placement))
-
-    def end(self) -> str:
-        """Kill the process if it lives; return what it died of."""
-        self._process.kill()
-        status = self._process.wait()
-        self.connection.close()
-        return f"died of {Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
 @dataclass(slots=True, eq=False)
@@ -86,11 +52,17 @@ class _Ticket:
     future: Future[Answer | Failed] = field(default_factory=Future)
     deaths: int = 0
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """What tells the sample from others, and what people call it."""
+        return named(self.sample.id, self.sample.id.page_numbers)
+
 
 class Supervisor:
     """Answers samples; thread-safe. Close it."""
 
-    def __init__(self, recipe: Recipe, placement: Placement) -> None:
+    def __init__(self, recipe: Recipe, placement: Placement, watch: Watching = UNWATCHED) -> None:
+        self._watch = watch
         self._start: Callable[[], ModelProcess] = lambda: ModelProcess(recipe, placement)
         self._limits = recipe.job.limits
         self._blank = _blank(recipe.encoder)
@@ -103,6 +75,7 @@ class Supervisor:
         self._sent: dict[int, _Ticket] = {}
         self._last_sign = 0.0
         self._numbers = 0
+        self._told = (0, 0)
         self._error: Exception | None = None
         self._closed = False
         self._inbox: deque[_Ticket] = deque()
@@ -147,6 +120,7 @@ class Supervisor:
                 self._take_in()
                 self._look()
                 self._hand_out()
+                self._tell()
             error: Exception = RunError("the model's process was ended")
         except Exception as found:
             error = found
@@ -170,8 +144,20 @@ class Supervisor:
         if self._bell in wait(lines, _LOOK_S):
             os.read(self._bell, 1 << 16)
         with self._lock:
-            self._waiting.extend(self._inbox)
+            come = list(self._inbox)
             self._inbox.clear()
+        for ticket in come:
+            self._admit(ticket)
+
+    def _admit(self, ticket: _Ticket) -> None:
+        """Let a sample wait; what has ended actors before this one is a suspect from the start."""
+        try:
+            ticket.deaths = self._watch.tried(StageName.GENERATE, ticket.name[0])
+        except ItemError as error:
+            failure = Failure(StageName.GENERATE, error.kind, error.message, error.attempt)
+            ticket.future.set_result(Failed(ticket.sample.id, failure))
+        else:
+            (self._suspects if ticket.deaths else self._waiting).append(ticket)
 
     def _look(self) -> None:
         """Hear what the process says; notice that it died, or does not get on."""
@@ -227,6 +213,23 @@ class Supervisor:
             return
         while self._waiting and self._process is not None:
             self._send(self._waiting.popleft())
+
+    def _tell(self) -> None:
+        """Note what the model is at: one sample, or the one that has waited longest of several."""
+        told = min(self._sent, default=0), len(self._sent)
+        if told == self._told:
+            return
+        self._told = told
+        if not self._sent:
+            self._watch.rest()
+            return
+        ticket = self._sent[told[0]]
+        key, label = ticket.name
+        if len(self._sent) == 1:
+            self._watch.tell(StageName.GENERATE, key, label, ticket.deaths + 1)
+        else:
+            label = f"{len(self._sent)} pages, of which {label} has waited longest,"
+            self._watch.tell(StageName.GENERATE, "several", label, 1)
 
     def _send(self, ticket: _Ticket) -> None:
         assert self._process is not None  # noqa: S101

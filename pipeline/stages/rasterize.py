@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from pipeline.errors import ItemError
 from pipeline.lake.source import check_unchanged, content
 from pipeline.records import Failure, FailureKind, Page, StageName, Window
 from pipeline.render.renderer import Renderer
 
+Around = Callable[[int | None], AbstractContextManager[None]]
+"""What surrounds the opening of a window's document (None), and the drawing of each page."""
 
-def rasterize(window: Window, renderer: Renderer) -> Iterator[Page | Failure]:
+
+def _nothing(number: int | None) -> AbstractContextManager[None]:
+    del number
+    return nullcontext()
+
+
+def rasterize(
+    window: Window, renderer: Renderer, around: Around = _nothing
+) -> Iterator[Page | Failure]:
     """Draw a window's pages in order: exactly one `Page` or `Failure` a planned page.
 
     A page that fails costs itself only. A document that no longer opens, or whose bytes changed
-    since it was planned, fails every page of the window.
+    since it was planned, fails every page of the window. An `ItemError` of `around` is one of what
+    it surrounds.
     """
     try:
-        check_unchanged(window.uri, window.size, window.modified)
-        n_pages = renderer.open(content(window.uri)).n_pages
+        with around(None):
+            check_unchanged(window.uri, window.size, window.modified)
+            n_pages = renderer.open(content(window.uri)).n_pages
         if n_pages != window.n_pages:
             message = f"{n_pages} pages, and {window.n_pages} when it was planned"
             raise ItemError(FailureKind.SOURCE_CHANGED, message)
     except ItemError as error:
         for _ in window.page_numbers:
-            yield Failure(StageName.RASTERIZE, error.kind, error.message)
+            yield Failure(StageName.RASTERIZE, error.kind, error.message, error.attempt)
         return
     for number in window.page_numbers:
         try:
-            yield renderer.draw(number)
+            with around(number):
+                page = renderer.draw(number)
         except ItemError as error:
-            yield Failure(StageName.RASTERIZE, error.kind, error.message)
+            yield Failure(StageName.RASTERIZE, error.kind, error.message, error.attempt)
+        else:
+            yield page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,14 @@ import psutil
 import pytest
 
 from pipeline.errors import CheckpointError, RunError
-from pipeline.job import Job
+from pipeline.job import Job, Limits
 from pipeline.models.base import Placement
 from pipeline.records import Answer, Failed, FailureKind, Sample, SampleId
+from pipeline.runners.notes import Notes
 from pipeline.runners.recipe import prepare
+from pipeline.runners.steps import named
 from pipeline.runners.supervisor import Supervisor
+from pipeline.runners.watch import UNWATCHED, Watch, Watching
 
 GOOD, DEADLY, HANGING, BAD = "20a020", "ff0000", "00ff00", "0000ff"
 NAME = f"fake?edge=32&dies_on={DEADLY}&hangs_on={HANGING}&fails_on={BAD}"
@@ -32,7 +36,7 @@ Supervise = Callable[..., Supervisor]
 def supervise(tmp_path: Path) -> Iterator[Supervise]:
     started: list[Supervisor] = []
 
-    def start(name: str = NAME, **limits: float) -> Supervisor:
+    def start(name: str = NAME, watch: Watching = UNWATCHED, **limits: float) -> Supervisor:
         job: dict[str, Any] = {
             "input": {"paths": ["x"]},
             "task": "ocr",
@@ -40,7 +44,8 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
             "output": {"uri": str(tmp_path)},
             "limits": {"item_s": 2, **limits},
         }
-        started.append(Supervisor(prepare(Job.model_validate(job), "run"), Placement("cpu", 1)))
+        recipe = prepare(Job.model_validate(job), "run")
+        started.append(Supervisor(recipe, Placement("cpu", 1), watch))
         return started[-1]
 
     yield start
@@ -126,6 +131,30 @@ def test_a_process_that_dies_while_it_loads_ends_the_run_after_three_tries(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RunError, match="exited with status 1, 3 times, while the model was loaded"):
         supervise().answer([page(1)])
+
+
+def test_what_ended_actors_before_is_tried_alone_or_not_at_all(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    limits, asked = Limits(attempts=2), [page(1), page(2), page(3)]
+    home = Notes(str(tmp_path))
+    for sample, times in ((asked[1], 1), (asked[2], 2)):
+        for _ in range(times):  # what an actor that was killed leaves behind
+            script = (
+                "import os, signal, sys\n"
+                "from pipeline.job import Limits\n"
+                "from pipeline.runners.notes import Notes\n"
+                "from pipeline.runners.watch import Watch\n"
+                "Watch(Notes(sys.argv[1]), Limits()).tell('generate', sys.argv[2], 'page', 1)\n"
+                "os.kill(os.getpid(), signal.SIGKILL)\n"
+            )
+            key, _ = named(sample.id, sample.id.page_numbers)
+            subprocess.run([sys.executable, "-c", script, str(tmp_path), key], check=False)
+    try:
+        outcomes = supervise(watch=Watch(home, limits), attempts=2).answer(asked)
+    finally:
+        home.forget(record=True)
+    assert kinds(outcomes) == {3: (FailureKind.STAGE_CRASH, 2)}
 
 
 def test_the_process_ends_with_its_supervisor(supervise: Supervise) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import PIL.Image
 import pytest
+import ray
 from ray.exceptions import RayError
 
 from pipeline.errors import CheckpointError, JobError, PagelakeError, RunError
@@ -54,6 +56,22 @@ def test_the_error_behind_rays_is_told(
     found = _explained(RayError(TRACEBACK.format(raised=raised)))
     assert type(found) is kind
     assert str(found) == message
+
+
+def test_rays_news_of_workers_stays_off_standard_output(
+    make_job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker = ray._private.worker
+    monkeypatch.setattr(worker, "_worker_logs_enabled", True)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    told = {"pid": "raylet", "lines": ["a worker died"], "ip": "", "job": None}
+    worker.print_worker_logs(told, sys.stdout)
+    assert "a worker died" in capsys.readouterr().out
+    ray_data._start(prepare(make_job(["x"], model=FAKE), "run"))
+    worker.print_worker_logs(told, sys.stdout)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.fixture

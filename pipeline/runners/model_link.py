@@ -1,0 +1,47 @@
+"""The supervisor's end of the line to the model's process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from signal import Signals
+
+from pipeline.models.base import Placement
+from pipeline.runners.recipe import Recipe
+
+
+class ModelProcess:
+    """A running `pipeline.runners.model_process`, and the line to it."""
+
+    def __init__(self, recipe: Recipe, placement: Placement) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            patience = recipe.job.limits.item_s
+            timeval = struct.pack("ll", int(patience), int(patience % 1 * 1e6))
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            self.connection = Connection(os.dup(ours.fileno()))
+            self._process = subprocess.Popen(  # noqa: S603
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "pipeline.runners.model_process",
+                    str(theirs.fileno()),
+                ],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        with suppress(OSError):  # dead at once: the first look at the line will tell
+            self.connection.send((recipe, placement))
+
+    def end(self) -> str:
+        """Kill the process if it lives; return what it died of."""
+        self._process.kill()
+        status = self._process.wait()
+        self.connection.close()
+        return f"died of {Signals(-status).name}" if status < 0 else f"exited with status {status}"
