@@ -12,16 +12,16 @@ from multiprocessing.connection import Connection
 from signal import Signals
 
 from pipeline.models.base import Placement
-from pipeline.runners.recipe import Recipe
+from pipeline.runners.recipe import Question
 
 
 class ModelProcess:
     """A running `pipeline.runners.model_process`, and the line to it."""
 
-    def __init__(self, recipe: Recipe, placement: Placement) -> None:
+    def __init__(self, question: Question, placement: Placement) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            patience = recipe.job.limits.item_s
+            patience = question.job.limits.item_s
             timeval = struct.pack("ll", int(patience), int(patience % 1 * 1e6))
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
             self.connection = Connection(os.dup(ours.fileno()))
@@ -37,7 +37,7 @@ class ModelProcess:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             )
         with suppress(OSError):  # dead at once: the first look at the line will tell
-            self.connection.send((recipe, placement))
+            self.connection.send((question, placement))
 
     def end(self) -> str:
         """Kill the process if it lives; return what it died of."""

@@ -1,6 +1,6 @@
 """What the supervisor and the model's process say to each other, pickled.
 
-First the supervisor sends the `Recipe` and the `Placement`, then an `Ask` for each sample.
+First the supervisor sends the `Question` and the `Placement`, then an `Ask` for each sample.
 """
 
 from __future__ import annotations

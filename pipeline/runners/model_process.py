@@ -19,7 +19,7 @@ from pipeline.errors import PagelakeError, RunError, one_line
 from pipeline.models.base import Placement
 from pipeline.records import Answer, Failed
 from pipeline.runners.model_messages import Alive, Answered, Ask, Broken, Ready, Refused, Reply
-from pipeline.runners.recipe import Recipe
+from pipeline.runners.recipe import Question
 from pipeline.runners.steps import Answerer
 
 _BEAT_S = 0.5
@@ -34,8 +34,8 @@ def serve(connection: Connection) -> None:
         with sending:
             connection.send(reply)
 
-    recipe, placement = connection.recv()
-    answerer = _load(recipe, placement, send)
+    question, placement = connection.recv()
+    answerer = _load(question, placement, send)
     if answerer is None:
         return
     send(Ready())
@@ -48,9 +48,11 @@ def serve(connection: Connection) -> None:
         answerer.start(ask.sample, _teller(ask.ticket, send))
 
 
-def _load(recipe: Recipe, placement: Placement, send: Callable[[Reply], None]) -> Answerer | None:
+def _load(
+    question: Question, placement: Placement, send: Callable[[Reply], None]
+) -> Answerer | None:
     try:
-        return Answerer(recipe, placement)
+        return Answerer(question, placement)
     except PagelakeError as error:
         send(Refused(error))
     except Exception as error:

@@ -24,22 +24,33 @@ _OCR_PROMPT = "Transcribe all text of this page, line by line, in reading order.
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Question:
+    """What the model's process needs to know."""
+
+    job: Job
+    schema: Schema
+    checkpoint: Checkpoint
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Recipe(Question):
     """`identity` is what the fingerprint is made of, key by key: the settings that change answers.
 
     The password is kept out of every printed form.
     """
 
-    job: Job
-    schema: Schema
-    checkpoint: Checkpoint
     encoder: PageEncoder
-    prompt: str
     identity: dict[str, Any]
     provenance: Provenance
     warnings: tuple[str, ...] = ()
     salt: str | None = None
     password: str | None = field(default=None, repr=False)
+
+    @property
+    def question(self) -> Question:
+        """The model's part alone."""
+        return Question(self.job, self.schema, self.checkpoint, self.prompt)
 
 
 def _check_bounds(document: Mapping[str, Any], name: str, max_items: int | None) -> None:

@@ -40,7 +40,7 @@ from pipeline.records import (
 )
 from pipeline.render.renderer import Renderer, longest_s
 from pipeline.runners.receipt import Receipt
-from pipeline.runners.recipe import Recipe
+from pipeline.runners.recipe import Question, Recipe
 from pipeline.runners.watch import UNWATCHED, Watching
 from pipeline.schema import Validator, bound_lists, relax
 from pipeline.stages.encode import encode
@@ -132,22 +132,22 @@ class Drawer:
 class Answerer:
     """Holds the model and its engine: made once an actor, used for every sample it gets."""
 
-    def __init__(self, recipe: Recipe, placement: Placement) -> None:
-        job = recipe.job
-        model = family_of(recipe.checkpoint).load(recipe.checkpoint, job.model, placement)
+    def __init__(self, question: Question, placement: Placement) -> None:
+        job, checkpoint = question.job, question.checkpoint
+        model = family_of(checkpoint).load(checkpoint, job.model, placement)
         grammars = None
         if job.task == "extract" and job.generation.constrained:
-            compact, most = recipe.checkpoint.compact_json, job.generation.max_items
+            compact, most = checkpoint.compact_json, job.generation.max_items
             whole, part = (
                 # One item too many tells that the model would have gone on.
                 schema if most is None else bound_lists(schema, most + 1)
-                for schema in (recipe.schema.document, relax(recipe.schema))
+                for schema in (question.schema.document, relax(question.schema))
             )
             grammars = Grammars(
                 whole=Grammar(whole, model.vocabulary, compact=compact),
                 part=Grammar(part, model.vocabulary, compact=compact),
             )
-        self._ask = Ask(recipe.prompt, job.generation.max_new_tokens, grammars)
+        self._ask = Ask(question.prompt, job.generation.max_new_tokens, grammars)
         self._engine = Engine(model, Limits(batch=job.resources.batch))
 
     def answer(self, samples: Sequence[Sample | Failed]) -> list[Answer | Failed]:

@@ -63,7 +63,7 @@ class Supervisor:
 
     def __init__(self, recipe: Recipe, placement: Placement, watch: Watching = UNWATCHED) -> None:
         self._watch = watch
-        self._start: Callable[[], ModelProcess] = lambda: ModelProcess(recipe, placement)
+        self._start: Callable[[], ModelProcess] = lambda: ModelProcess(recipe.question, placement)
         self._limits = recipe.job.limits
         self._blank = _blank(recipe.encoder)
         self._process: ModelProcess | None = None
