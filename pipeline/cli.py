@@ -125,6 +125,20 @@ def run(
     raise typer.Exit(EXIT_OK if summary.all_ok else EXIT_NOT_ALL_OK)
 
 
+@app.command()
+def clean(
+    output: Annotated[str, typer.Argument(help="The output.uri of a job.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them; delete nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what it is for machines.")] = False,
+) -> None:
+    """Delete what dead runs left in an output. Tables and finished pages stay."""
+    from pipeline.lake.clean import clean
+
+    with _interruptible():
+        leftovers = clean(output, dry_run=dry_run)
+    typer.echo(leftovers.to_json() if json else leftovers.text())
+
+
 @app.command("eval")
 def evaluate(
     output: Annotated[str, typer.Argument(help="The output.uri of a finished run.")],

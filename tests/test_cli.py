@@ -165,4 +165,5 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(job_file: Path, runner: str)
     said += process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
     assert "run the same command again to continue" in said
+    assert not (job_file.parent / "out" / "_pagelake" / "lock").exists()
     assert "Traceback" not in said

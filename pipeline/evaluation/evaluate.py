@@ -64,7 +64,7 @@ def evaluate(output: str, truth: str, by: str | None = None, out: str | None = N
 def _manifest(layout: Layout) -> Manifest:
     try:
         manifest = Ledger(layout).manifest()
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
         raise OutputError(f"output {layout.uri}: cannot be read ({one_line(error)})") from error
     if manifest is None:
         raise OutputError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,9 +49,10 @@ class Buckets:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self._spill()
-        self._open.close()
+        with _named(self._paths[0].parent):
+            if error[0] is None:
+                self._spill()
+            self._open.close()
 
     def __iter__(self) -> Iterator[pa.Table]:
         """Read the buckets one by one."""
@@ -79,6 +81,19 @@ class Buckets:
         ends = np.searchsorted(buckets[order], np.arange(n_buckets), side="right")
         grouped = table.take(pa.array(order))
         start = 0
-        for writer, end in zip(self._writers, ends.tolist(), strict=True):
-            writer.write_table(grouped.slice(start, end - start))
-            start = end
+        with _named(self._paths[0].parent):
+            for writer, end in zip(self._writers, ends.tolist(), strict=True):
+                writer.write_table(grouped.slice(start, end - start))
+                start = end
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Say which folder an error of the disk is about, and how to mend it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        what = f"{os.strerror(error.errno)} for temporary files; set TMPDIR to a larger disk"
+        raise OSError(error.errno, what, str(folder)) from error

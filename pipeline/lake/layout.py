@@ -10,10 +10,13 @@
     URI/_pagelake/runs/{run}/...                     a run's own papers: plan, metrics
     URI/_pagelake/job.yaml                           the last run's job, in full
     URI/_pagelake/identities/{fingerprint}.json      the settings that rows were made with
+    URI/_pagelake/lock                               who writes to the output now
 
 Names inside an output are relative ("pages/x.parquet") and end up in commits and manifest, so an
 output can be moved. A local file appears whole or not at all: it is written under another name,
 flushed to disk and renamed. Object stores do the same with one put.
+
+A name that is read from a file of the output may be anybody's: `checked_name` keeps it inside.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,11 +37,25 @@ DOCUMENTS = "documents"
 PAGES = "pages"
 COMMITS = "_pagelake/commits"
 RUNS = "_pagelake/runs"
+PAPERS = "_pagelake"
 MANIFEST = "_pagelake/manifest.json"
 JOB = "_pagelake/job.yaml"
 IDENTITIES = "_pagelake/identities"
+LOCK = "_pagelake/lock"
+
+UNFINISHED = ".tmp"
+"""How the name of a local file ends that is being written, or was when its writer died."""
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")
+
+
+def checked_name(name: str, folder: str) -> str:
+    """Return a file's name as it is. Raises ValueError if it does not lie in `folder`."""
+    steps = name.removeprefix(f"{folder}/").split("/")
+    inside = name.startswith(f"{folder}/") and not {"", ".", ".."}.intersection(steps)
+    if not inside or "\\" in name or not name.isprintable():
+        raise ValueError(f"{name!r} is no file in {folder}/")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,11 @@ class Layout:
                 "choose another output.uri"
             ) from error
 
+    def is_output(self) -> bool:
+        """Return True if a run has ever written here."""
+        folders = self.filesystem.get_file_info([self._path(COMMITS), self._path(RUNS)])
+        return self.exists(MANIFEST) or any(one.type == fs.FileType.Directory for one in folders)
+
     def read_bytes(self, name: str) -> bytes:
         """Read a small file. Raises FileNotFoundError if there is none."""
         with self.filesystem.open_input_stream(self._path(name)) as stream:
@@ -95,6 +117,10 @@ class Layout:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a small file in one atomic step, over an older one if there is one."""
+        if self.local(name) is None:
+            with self.filesystem.open_output_stream(self._path(name)) as stream:
+                stream.write(data)
+            return
         with self.write(name) as stream:
             stream.write(data)
 
@@ -102,26 +128,43 @@ class Layout:
     def write(self, name: str) -> Iterator[Any]:
         """Open a file to write; it appears whole when the block ends.
 
-        On a local disk, nothing is left if the block raises. An object store may be left with an
-        object that no commit names.
+        If the block raises, nothing is left of it. On a store, an older object of that name goes
+        too: a writer cannot be told to give up there, and half an object is worse than none.
         """
-        path = self._path(name)
-        if not isinstance(self.filesystem, fs.LocalFileSystem):
-            with self.filesystem.open_output_stream(path) as stream:
+        final = self.local(name)
+        if final is None:
+            with self._put(name) as stream:
                 yield stream
             return
-        final = Path(path)
         final.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex}.tmp")
+        unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex}{UNFINISHED}")
         try:
-            with unfinished.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(final)
+            with _named(final):
+                with unfinished.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(final)
         finally:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that turned read-only: the first error says so
+                unfinished.unlink(missing_ok=True)
         _sync_folder(final.parent)
+
+    @contextmanager
+    def _put(self, name: str) -> Iterator[Any]:
+        try:
+            with self.filesystem.open_output_stream(self._path(name)) as stream:
+                yield stream
+        except BaseException:
+            with suppress(OSError):
+                self.delete(name)
+            raise
+
+    def local(self, name: str) -> Path | None:
+        """Return a file's path on this machine's disks, None on a store."""
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            return Path(self._path(name))
+        return None
 
     def open_input(self, name: str) -> Any:
         """Open a file for random access, as pyarrow.parquet takes it."""
@@ -146,13 +189,32 @@ class Layout:
         found = self.filesystem.get_file_info(selector)
         return sorted(f"{folder}/{info.base_name}" for info in found if info.is_file)
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the files in a folder and the folders below it, and their sizes in bytes."""
+        selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=True)
+        found = self.filesystem.get_file_info(selector)
+        base = self._path("")
+        return {info.path.removeprefix(base): info.size for info in found if info.is_file}
+
     def delete(self, name: str) -> None:
         """Delete a file; no error if there is none."""
-        if self.exists(name):
-            self.filesystem.delete_file(self._path(name))
+        with suppress(FileNotFoundError):  # somebody else's delete may come between
+            if self.exists(name):
+                self.filesystem.delete_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file an error of the system is about: those of a write know of none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,6 +19,9 @@ no reader looks at. None of this needs a lock.
      "finished_at": ISO 8601 in UTC, "folded": {commit name: its written_at}}
 
 A commit that is put again after it was folded has another `written_at`, and counts as new.
+
+What these files say is not believed: their fields are checked, and names must lie where such files
+lie, before any of it is read or deleted.
 """
 
 from __future__ import annotations
@@ -27,16 +30,22 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from typing import Any, Self
+from functools import partial
+from typing import Annotated, Any
 
-from pipeline.errors import OutputError
-from pipeline.lake.layout import COMMITS, DOCUMENTS, MANIFEST, PAGES, Layout
+from pydantic import AfterValidator, AwareDatetime, TypeAdapter, ValidationError
+
+from pipeline.errors import OutputError, one_line
+from pipeline.lake.layout import COMMITS, DOCUMENTS, MANIFEST, PAGES, RUNS, Layout, checked_name
 from pipeline.records import Provenance
 
 FORMAT_VERSION = 1
 
 _READERS = 16
+
+_PagesFile = Annotated[str, AfterValidator(partial(checked_name, folder=PAGES))]
+_DocumentsFile = Annotated[str, AfterValidator(partial(checked_name, folder=DOCUMENTS))]
+_RunsFile = Annotated[str, AfterValidator(partial(checked_name, folder=RUNS))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +55,35 @@ class Commit:
     run_id: str
     fingerprint: str
     name: str
-    file: str
+    file: _PagesFile
     n_rows: int
     states: Mapping[str, int]
     failures: Mapping[str, int]
-    written_at: datetime
+    written_at: AwareDatetime
 
     def to_json(self) -> str:
         """Return the commit's JSON."""
         return json.dumps(asdict(self) | {"written_at": self.written_at.isoformat()}, indent=1)
 
-    @classmethod
-    def from_json(cls, text: bytes) -> Self:
-        """Read what `to_json` wrote."""
-        fields = json.loads(text)
-        return cls(**fields | {"written_at": datetime.fromisoformat(fields["written_at"])})
+    @staticmethod
+    def from_json(text: bytes, path: str) -> Commit:
+        """Read what `to_json` wrote; `path`, where it lies, is for the message.
+
+        Raises
+        ------
+        OutputError
+            If it is damaged, names a file outside of `pages`, or lies under another name.
+        """
+        try:
+            found = _COMMIT.validate_json(text, strict=True)
+            if not path.endswith(f"/{_commit_file(found.name)}"):
+                raise ValueError(f"it is the commit {found.name!r}")
+        except ValueError as error:
+            raise OutputError(
+                f"output: {path} is damaged ({_what(error)}); delete it, and run again: its pages "
+                "are done again"
+            ) from error
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +102,11 @@ class Manifest:
     provenance: Provenance
     schema: Mapping[str, Any]
     runs: tuple[str, ...]
-    pages: tuple[str, ...]
-    documents: tuple[str, ...]
-    plans: tuple[str, ...]
+    pages: tuple[_PagesFile, ...]
+    documents: tuple[_DocumentsFile, ...]
+    plans: tuple[_RunsFile, ...]
     counts: Counts
-    finished_at: datetime
+    finished_at: AwareDatetime
     folded: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -101,33 +124,39 @@ class Manifest:
         fields = asdict(self) | {"finished_at": self.finished_at.isoformat()}
         return json.dumps({"format_version": FORMAT_VERSION} | fields, indent=1)
 
-    @classmethod
-    def from_json(cls, text: bytes) -> Self:
-        """Read what `to_json` wrote.
+    @staticmethod
+    def from_json(text: bytes, path: str) -> Manifest:
+        """Read what `to_json` wrote; `path`, where it lies, is for the message.
 
         Raises
         ------
         OutputError
-            If another version of pagelake wrote it in a format that this one does not know.
+            If it is damaged, names files outside of their folders, or has a format that this
+            version of pagelake does not know.
         """
-        fields = json.loads(text)
-        version = fields["format_version"]
-        if version != FORMAT_VERSION:
+        try:
+            version = _FORMAT.validate_json(text).format_version
+            if version == FORMAT_VERSION:
+                return _MANIFEST.validate_json(text, strict=True)
+        except ValueError as error:
             raise OutputError(
-                f"output: {MANIFEST} has format {version}, and this pagelake reads format "
-                f"{FORMAT_VERSION}; use the pagelake that wrote it, or another output.uri"
-            )
-        return cls(
-            provenance=Provenance(**fields["provenance"]),
-            schema=fields["schema"],
-            runs=tuple(fields["runs"]),
-            pages=tuple(fields["pages"]),
-            documents=tuple(fields["documents"]),
-            plans=tuple(fields["plans"]),
-            counts=Counts(**fields["counts"]),
-            finished_at=datetime.fromisoformat(fields["finished_at"]),
-            folded=fields["folded"],
+                f"output: {path} is damaged ({_what(error)}); put a copy back, or delete it and "
+                "run again: all pages are done again"
+            ) from error
+        raise OutputError(
+            f"output: {path} has format {version}, and this pagelake reads format "
+            f"{FORMAT_VERSION}; use the pagelake that wrote it, or another output.uri"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    format_version: int
+
+
+_COMMIT = TypeAdapter(Commit)
+_MANIFEST = TypeAdapter(Manifest)
+_FORMAT = TypeAdapter(_Format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +211,14 @@ class Ledger:
         # Commits before files: a commit's file is put first, so a missing one is missing for good.
         # Then the manifest: a commit whose file a sweep deletes in between is folded into it.
         listed = self.layout.list(COMMITS)
+        names = [name for name in listed if name.endswith(".json")]
         with ThreadPoolExecutor(_READERS) as readers:
-            texts = list(readers.map(self._read, (one for one in listed if one.endswith(".json"))))
-        commits = [Commit.from_json(text) for text in texts if text is not None]
+            texts = list(readers.map(self._read, names))
+        commits = [
+            Commit.from_json(text, self._path(name))
+            for name, text in zip(names, texts, strict=True)
+            if text is not None
+        ]
         files = (*listed, *self.layout.list(PAGES), *self.layout.list(DOCUMENTS))
         present = set(files)
         return Snapshot(
@@ -205,7 +239,7 @@ class Ledger:
     def manifest(self) -> Manifest | None:
         """Return the manifest, None before the first run has finished."""
         text = self._read(MANIFEST)
-        return None if text is None else Manifest.from_json(text)
+        return None if text is None else Manifest.from_json(text, self._path(MANIFEST))
 
     def page_files(self, fingerprint: str | None = None) -> list[str]:
         """Return the live files of pages, oldest rows first; with a fingerprint, its files only."""
@@ -232,6 +266,9 @@ class Ledger:
         for name in (snapshot or self.snapshot()).orphans():
             self.layout.delete(name)
 
+    def _path(self, name: str) -> str:
+        return f"{self.layout.uri}/{name}"
+
     def _read(self, name: str) -> bytes | None:
         try:
             return self.layout.read_bytes(name)
@@ -241,3 +278,13 @@ class Ledger:
 
 def _commit_file(name: str) -> str:
     return f"{COMMITS}/{name}.json"
+
+
+def _what(error: ValueError) -> str:
+    """Say in a few words what is wrong, and where."""
+    if not isinstance(error, ValidationError):
+        return one_line(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    complaint = one_line(ValueError(first["msg"].removeprefix("Value error, ")))
+    return f"{place}: {complaint}" if place else complaint

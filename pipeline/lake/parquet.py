@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.errors import OutputError, one_line
 from pipeline.lake.keys import Keys, KeySet, as_array, document_key, newest, page_key
 from pipeline.lake.layout import Layout
 
@@ -59,15 +61,41 @@ def read_batches(
     layout: Layout, name: str, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Stream a file's rows in order, all columns or some, never the whole file at once."""
-    with layout.open_input(name) as stream, pq.ParquetFile(stream) as file:
+    with opened(layout, name) as file:
         yield from file.iter_batches(_BATCH_ROWS, columns=columns)
+
+
+@contextmanager
+def opened(layout: Layout, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a committed file to read.
+
+    Raises
+    ------
+    OutputError
+        If the file is gone, or turns out to be damaged while it is read.
+    """
+    try:
+        with layout.open_input(name) as stream, pq.ParquetFile(stream) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"output {layout.uri}: {name} is gone, and the manifest names it; put a copy back, or "
+            "start over with --fresh"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and (error.errno is not None or layout.local(name) is None):
+            raise  # the disk's or the store's fault, not the file's
+        raise OutputError(
+            f"output {layout.uri}: {name} is damaged ({one_line(error)}); put a copy back, or "
+            "delete it and run again, with --fresh if it is missed then"
+        ) from error
 
 
 def count_rows(layout: Layout, files: Iterable[str]) -> int:
     """Return the number of rows in files, from their footers."""
     total = 0
     for name in files:
-        with layout.open_input(name) as stream, pq.ParquetFile(stream) as file:
+        with opened(layout, name) as file:
             total += file.metadata.num_rows
     return total
 

@@ -30,8 +30,11 @@ def claim(ledger: Ledger, recipe: Recipe, *, fresh: bool) -> Recipe:
     """
     manifest = ledger.manifest()
     published = None if manifest is None else manifest.fingerprint
-    held = {commit.fingerprint for commit in ledger.commits()} | ({published} - {None})
-    known = {fp: found for fp, found in _identities(ledger.layout).items() if fp in held}
+    held = {commit.fingerprint for commit in ledger.commits()}
+    held |= set() if published is None else {published}
+    known = _identities(ledger.layout, held)
+    if recipe.provenance.fingerprint in held:  # whether or not its identity is still there
+        known[recipe.provenance.fingerprint] = {**recipe.identity, "salt": None}
     same = {fp: found for fp, found in known.items() if _settings(found) == recipe.identity}
     unfinished = [found["salt"] for fp, found in same.items() if fp != published]
     if fresh:
@@ -68,13 +71,23 @@ def _file(fingerprint: str) -> str:
     return f"{IDENTITIES}/{fingerprint}.json"
 
 
-def _identities(layout: Layout) -> dict[str, Identity]:
-    return {
-        name.removeprefix(f"{IDENTITIES}/").removesuffix(".json"): json.loads(
-            layout.read_bytes(name)
-        )
-        for name in layout.list(IDENTITIES)
-    }
+def _identities(layout: Layout, fingerprints: set[str]) -> dict[str, Identity]:
+    names = {fingerprint: _file(fingerprint) for fingerprint in fingerprints}
+    present = set(layout.list(IDENTITIES))
+    return {fp: _identity(layout, name) for fp, name in names.items() if name in present}
+
+
+def _identity(layout: Layout, name: str) -> Identity:
+    try:
+        found = json.loads(layout.read_bytes(name))
+        if not isinstance(found, dict) or not isinstance(found["salt"], str | None):
+            raise ValueError("it is no identity")
+    except (ValueError, LookupError, RecursionError) as error:
+        raise OutputError(
+            f"output {layout.uri}: {name} is damaged; put a copy back, or delete it and run again, "
+            "with --fresh if that asks for it"
+        ) from error
+    return found
 
 
 def _settings(identity: Identity) -> Identity:

@@ -47,6 +47,7 @@ _NEVER_SPLIT = 1 << 40
 _RAISED = re.compile(
     r"(?:(?P<module>[a-z_][\w.]*)\.(?P<name>[A-Z]\w*)|[A-Z]\w*(?:Error|Exception)): (?P<message>.+)"
 )
+_SYSTEM_ERROR = re.compile(r"\[Errno \d+\] .+")
 _KEEP_WORKERS_MS = 600_000
 _RETRIES = 10
 
@@ -254,5 +255,8 @@ def _explained(error: RayError) -> PagelakeError:
         )
         if isinstance(kind, type) and issubclass(kind, (UserError, RunError)):
             return kind(match["message"])
-    others = [match[0] for match in raised if not (match["module"] or "").startswith("ray")]
-    return RunError(others[-1] if others else type(error).__name__)
+    others = [match for match in raised if not (match["module"] or "").startswith("ray")]
+    if not others:
+        return RunError(type(error).__name__)
+    of_the_system = _SYSTEM_ERROR.search(others[-1]["message"])
+    return RunError(of_the_system[0] if of_the_system else others[-1][0])

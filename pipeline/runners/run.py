@@ -20,6 +20,7 @@ from pipeline.job import Job
 from pipeline.lake.done import done_set
 from pipeline.lake.layout import JOB, Layout
 from pipeline.lake.ledger import Ledger
+from pipeline.lake.lock import Lock
 from pipeline.records import FailureKind
 from pipeline.runners.claim import claim, forget_others, note
 from pipeline.runners.notes import Item
@@ -88,6 +89,21 @@ def run(job: Job, options: Options, console: Console) -> Summary:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     layout = Layout.open(job.output.uri)
     layout.prepare()
+    with Lock(layout, recipe.provenance.run_id) as lock:
+        return _run(layout, lock, recipe, discovery, options, console, started)
+
+
+def _run(
+    layout: Layout,
+    lock: Lock,
+    recipe: Recipe,
+    discovery: Discovery,
+    options: Options,
+    console: Console,
+    started: float,
+) -> Summary:
+    """Run on an output that nobody else writes to."""
+    job = recipe.job
     ledger = Ledger(layout)
     recipe = claim(ledger, recipe, fresh=options.fresh)
     progress = RunProgress(console)
@@ -102,8 +118,9 @@ def run(job: Job, options: Options, console: Console) -> Summary:
         work = shard_work(layout, recipe, planned, done)
         note(layout, recipe)
         layout.write_bytes(JOB, _job_yaml(recipe.job).encode())
-        receipt = _read_pages(runner, work, progress)
+        receipt = _read_pages(runner, work, progress, lock)
         conserve("pages to do and pages committed", work.pages, receipt.pages)
+        lock.require()
         progress.assembling()
         assembly = assemble(
             ledger,
@@ -112,6 +129,7 @@ def run(job: Job, options: Options, console: Console) -> Summary:
             recipe.schema.document,
             Validator(recipe.schema.document).violation,
             plan_files=[planned.file],
+            before_publishing=lock.require,
         )
     conserve("documents planned and written", planned.documents, sum(assembly.documents.values()))
     conserve("pages planned and written", planned.pages, sum(assembly.pages.values()))
@@ -188,13 +206,15 @@ def _metrics_file(recipe: Recipe) -> str:
     return f"_pagelake/runs/{recipe.provenance.run_id}/metrics.json"
 
 
-def _read_pages(runner: Runner, work: Work, progress: RunProgress) -> Receipt:
+def _read_pages(runner: Runner, work: Work, progress: RunProgress, lock: Lock) -> Receipt:
     if work.pages == 0:
         return sums([])
     progress.starting(work.documents, work.pages)
 
     def followed() -> Iterator[Receipt]:
         for receipt in runner.pages(work.file):
+            if lock.lost:
+                lock.require()  # raises: whoever has it now does these pages too
             progress.committed(receipt)
             yield receipt
 

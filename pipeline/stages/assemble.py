@@ -152,14 +152,16 @@ def assemble(
     schema: Schema,
     validate: Validate,
     plan_files: Sequence[str] = (),
+    before_publishing: Callable[[], None] = lambda: None,
 ) -> Assembly:
     """Make and publish the tables of a run whose pages are all committed.
 
     `schema` and `validate` are the true schema. Documents of earlier finished runs with the same
     fingerprint stay in the table unless the plans name their uri; rows of other fingerprints go.
     Pages stay if their document is in the table. After the swap all files that no reader looks at
-    are deleted, so no other run may be writing to the output; until then nothing changes for
-    readers. The temporary folder (TMPDIR) takes about the size of the pages' `record_json`.
+    are deleted, so no other run may be writing to the output (`before_publishing` raises if one
+    may be); until then nothing changes for readers. The temporary folder (TMPDIR) takes about the
+    size of the pages' `record_json`.
 
     Raises
     ------
@@ -214,6 +216,7 @@ def assemble(
         finished_at=datetime.now(UTC),
         folded={one.name: one.written_at.isoformat() for one in found.commits},
     )
+    before_publishing()
     ledger.publish(manifest)
     ledger.sweep(replace(found, manifest=manifest))
     return Assembly(manifest, tally.documents, tally.failures, tally.pages, tally.carried)

@@ -131,7 +131,7 @@ def test_an_output_that_is_no_finished_run_is_an_error(write_truth: Any, tmp_pat
         evaluate(str(tmp_path), truth)
     (tmp_path / "_pagelake").mkdir()
     (tmp_path / "_pagelake" / "manifest.json").write_text("{}")
-    with pytest.raises(OutputError, match="cannot be read"):
+    with pytest.raises(OutputError, match=r"manifest\.json is damaged"):
         evaluate(str(tmp_path), truth)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 
 import pytest
@@ -84,3 +86,47 @@ def test_an_impossible_uri_is_an_output_error(uri):
 
 def test_a_layout_can_be_sent_to_another_process(layout):
     assert pickle.loads(pickle.dumps(layout)).list(PAGES) == []
+
+
+def test_a_name_is_deleted_by_two_at_once(layout, monkeypatch):
+    monkeypatch.setattr(Layout, "exists", lambda *_: True)
+    layout.delete("pages/none")
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_local_file_that_cannot_be_finished_is_an_error_and_leaves_nothing(
+    tmp_path, monkeypatch, call
+):
+    layout = Layout.open(str(tmp_path))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if call == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*/pages/a'"),
+        layout.write("pages/a") as stream,
+    ):
+        full() if call == "write" else stream.write(b"1")
+    assert list((tmp_path / "pages").iterdir()) == []
+
+
+def test_a_store_keeps_no_half_object_over_a_committed_one(tmp_path):
+    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    layout = Layout("test://out", store, "out")
+    layout.prepare()
+    layout.write_bytes("pages/a", b"committed")
+    with pytest.raises(RuntimeError, match="in the middle"):
+        write_half(layout, "pages/a")
+    assert layout.list(PAGES) == []  # its commit is then as if it had never been put
+
+
+def test_sizes_are_those_of_all_files_below(layout):
+    layout.write_bytes("_pagelake/runs/plans.parquet", b"12")
+    layout.write_bytes("_pagelake/lock", b"1")
+    assert layout.sizes("_pagelake") == {
+        "_pagelake/runs/plans.parquet": 2,
+        "_pagelake/lock": 1,
+    }
+    assert layout.sizes("nowhere") == {}

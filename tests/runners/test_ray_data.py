@@ -48,6 +48,11 @@ To change retry attempts, set: this and that
         ("decimal.InvalidOperation: [1]", RunError, "decimal.InvalidOperation: [1]"),
         ("pipeline.errors.ItemError: escaped", RunError, "pipeline.errors.ItemError: escaped"),
         ("Killed", RunError, "RayError"),
+        (
+            "OSError: [Errno 28] No space left on device: '/o/pages/a'",
+            RunError,
+            "[Errno 28] No space left on device: '/o/pages/a'",
+        ),
     ],
 )
 def test_the_error_behind_rays_is_told(

@@ -27,10 +27,11 @@ from pipeline.errors import (
     ItemError,
     JobError,
     OutputError,
+    RunError,
     SchemaError,
 )
 from pipeline.job import Job
-from pipeline.lake.layout import Layout
+from pipeline.lake.layout import LOCK, Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.models.families import BUNDLED
 from pipeline.records import MODEL_TIMES, FailureKind
@@ -528,3 +529,59 @@ def test_a_schema_that_the_model_cannot_spell_says_so(
     (page,) = rows(tmp_path / "out", "pages")
     assert page["failure_kind"] == "model_error"
     assert "tokenizer cannot write" in page["failure_message"]
+
+
+@pytest.mark.parametrize("step", ["committed", "assembling"])
+def test_a_run_that_lost_its_lock_publishes_nothing(
+    demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    layout = Layout.open(job.output.uri)
+    monkeypatch.setattr(RunProgress, step, lambda *_: layout.delete(LOCK))
+    with pytest.raises(RunError, match="this run lost its lock: it was deleted"):
+        run_job(job)
+    assert Ledger(layout).manifest() is None
+    assert len(Ledger(layout).commits()) == 1
+    monkeypatch.undo()
+    assert run_job(job).pages_reused == 1
+
+
+def test_a_run_gives_its_lock_back(
+    demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    interrupted(job, run_job, monkeypatch)
+    assert not Layout.open(job.output.uri).exists(LOCK)
+    run_job(job)
+    assert not Layout.open(job.output.uri).exists(LOCK)
+
+
+def test_a_damaged_identity_is_named_and_may_be_deleted(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    run_job(job)
+    (identity,) = (tmp_path / "out" / "_pagelake" / "identities").iterdir()
+    for text in ("", "[]", '{"salt": 3}', "[" * 100_000):
+        identity.write_text(text)
+        with pytest.raises(OutputError, match=rf"identities/{identity.name} is damaged; .* delete"):
+            run_job(job)
+    identity.unlink()
+    assert run_job(job).pages_reused == 1
+
+
+@pytest.mark.parametrize("table", ["pages", "documents"])
+def test_a_lost_file_of_a_finished_run_is_named_and_fresh_does_without_it(
+    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows, table: str
+) -> None:
+    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    run_job(job)
+    (file,) = (tmp_path / "out" / table).iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(OutputError, match=rf"{table}/{file.name} is damaged \(.*copy back, or"):
+        run_job(job)
+    file.unlink()
+    with pytest.raises(OutputError, match=rf"{table}/{file.name} is gone, .* with --fresh"):
+        run_job(job)
+    assert run_job(job, fresh=True).done.pages == 1
+    assert len(rows(tmp_path / "out", table)) == 1

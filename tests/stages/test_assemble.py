@@ -149,7 +149,9 @@ class Lake:
 
     def assemble(self, plans: Iterable[Plan], run: str = "r1", fingerprint: str = "f1") -> Assembly:
         provenance = self.provenance(run, fingerprint)
-        return assemble(self.ledger, plans, provenance, SCHEMA, validate, ["plan.parquet"])
+        return assemble(
+            self.ledger, plans, provenance, SCHEMA, validate, ["_pagelake/runs/r1/plans.parquet"]
+        )
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run SQL over plain globs, as users do."""
@@ -197,7 +199,7 @@ def test_documents_are_made_published_and_readable(lake):
     assert manifest == made.manifest
     assert manifest.counts.documents == {"ok": 2, "failed": 2}
     assert manifest.counts.pages == {"ok": 3, "failed": 1}
-    assert (manifest.schema, manifest.plans) == (SCHEMA, ("plan.parquet",))
+    assert (manifest.schema, manifest.plans) == (SCHEMA, ("_pagelake/runs/r1/plans.parquet",))
 
 
 def test_finishing_leaves_one_small_file_a_table_and_no_commits(lake):

@@ -1,0 +1,203 @@
+"""One writer at a time: a lease in `_pagelake/lock` that its holder keeps renewing.
+
+Commits need no lock to be correct. Two runs at once would do the same pages twice, and the one that
+ends first would sweep away files that the other has not committed yet; the lock tells the second
+run so before it writes anything. `_pagelake/lock` is the `Holder` as JSON.
+
+A lease that has run out may be taken over; at once if its holder was a process of this machine and
+is gone. On a local disk, and a network's if it knows locks, looking and taking are one step. An
+object store has no such step: there a taker puts its lock, waits, and looks whose is left. That is
+a courtesy, and a clock that is minutes off spoils it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from pipeline.errors import OutputError, RunError, one_line
+from pipeline.lake.holder import Holder, this_process
+from pipeline.lake.layout import LOCK, Layout
+
+LEASE_S = 120.0
+"""How long a holder that says nothing is believed to live."""
+
+_RENEWALS_A_LEASE = 6
+_SETTLE_S = 1.0
+_GUARD = "_pagelake/.guard"  # an empty file that stays: deleting it would let two takers pass
+
+_done: set[str] = set()
+"""Tokens of this process's locks that are given back, on a disk that would not let them go too."""
+
+
+def holder(layout: Layout) -> Holder | None:
+    """Return what the lock says, whether or not it is over; None if there is none.
+
+    Raises
+    ------
+    OutputError
+        If the lock cannot be understood.
+    """
+    try:
+        return Holder.from_json(layout.read_bytes(LOCK))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise OutputError(
+            f"output {layout.uri}: {LOCK} is damaged; delete it if no run is on"
+        ) from error
+
+
+def refuse_if_held(layout: Layout) -> None:
+    """Raise OutputError, naming the holder, if somebody writes to the output now."""
+    found = holder(layout)
+    if found is not None and found.token not in _done and not found.is_over:
+        raise OutputError(
+            f"output {layout.uri}: in use since {_clock(found.started)} by {found}; wait until it "
+            f"ends, or choose another output.uri (if it died, try after {_clock(found.expires)})"
+        )
+
+
+class Lock:
+    """Holds an output while its block runs. Its lease is renewed by a thread of its own.
+
+    Raises
+    ------
+    OutputError
+        On entering, if another run holds the output, or the lock cannot be written.
+    """
+
+    def __init__(self, layout: Layout, run_id: str, lease_s: float = LEASE_S) -> None:
+        self._layout = layout
+        self._lease = timedelta(seconds=lease_s)
+        self._mine = this_process(run_id, self._lease)
+        self._lost: str | None = None
+        self._renewing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="pagelake-lock", daemon=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self._take()
+        except BaseException as error:
+            self._give_back()
+            if isinstance(error, OSError):
+                raise OutputError(
+                    f"output {self._layout.uri}: cannot be written ({one_line(error)}); "
+                    "choose another output.uri"
+                ) from error
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join(self._lease.total_seconds())
+        self._give_back()
+
+    @property
+    def lost(self) -> bool:
+        """True once it has been noticed that the output is not held any more."""
+        return self._lost is not None
+
+    def require(self) -> None:
+        """Look again and renew; do so before anything that only the holder may do.
+
+        Raises
+        ------
+        RunError
+            If the lock is another's or gone, or could not be read until its lease ran out.
+        """
+        try:
+            self._renew()
+        except OSError as error:
+            if datetime.now(UTC) >= self._mine.expires:
+                self._lost = f"it could not be renewed ({one_line(error)})"
+        if self._lost is not None:
+            raise RunError(f"output {self._layout.uri}: this run lost its lock: {self._lost}")
+
+    def _take(self) -> None:
+        with _guard(self._layout) as exclusive:
+            refuse_if_held(self._layout)
+            self._write(self._mine)
+        if not exclusive:
+            time.sleep(_SETTLE_S)
+            if not self._is_mine(holder(self._layout)):
+                refuse_if_held(self._layout)
+                raise OutputError(
+                    f"output {self._layout.uri}: another run began just now; try again"
+                )
+
+    def _give_back(self) -> None:
+        _done.add(self._mine.token)
+        with suppress(OSError, OutputError), _guard(self._layout):
+            if self._is_mine(holder(self._layout)):
+                self._layout.delete(LOCK)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._lease.total_seconds() / _RENEWALS_A_LEASE):
+            with suppress(OSError):  # tried again; `require` knows when the lease is out
+                self._renew()
+            if self.lost:
+                return
+
+    def _renew(self) -> None:
+        with self._renewing, _guard(self._layout):
+            try:
+                found = holder(self._layout)
+            except OutputError as error:
+                self._lost = str(error)
+                return
+            if not self._is_mine(found):
+                self._lost = "it was deleted" if found is None else f"{found} took it over"
+                return
+            now = datetime.now(UTC)
+            renewed = replace(self._mine, renewed=now, expires=now + self._lease)
+            self._write(renewed)
+            self._mine = renewed
+
+    def _is_mine(self, found: Holder | None) -> bool:
+        return found is not None and found.token == self._mine.token
+
+    def _write(self, mine: Holder) -> None:
+        self._layout.write_bytes(LOCK, mine.to_json().encode())
+
+
+@contextmanager
+def _guard(layout: Layout) -> Iterator[bool]:
+    """Let one process at a time look at the lock and change it; False where nothing can do that."""
+    path = layout.local(_GUARD)
+    if path is None:
+        yield False
+        return
+    with _opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            exclusive = True
+        except OSError:  # some network disks
+            exclusive = False
+        yield exclusive
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("ab")
+    except PermissionError:  # another user made it; to lock it, reading is enough
+        return path.open("rb")
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
