@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Annotated
 
-from pydantic import AwareDatetime, Field, TypeAdapter
+from pydantic import AwareDatetime, TypeAdapter
+
+from pipeline.processes import Process
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who writes to an output, on which machine, and until when that is certain.
-
-    `process_started` is in clock ticks since the machine's start: it tells a process from a later
-    one with the same number. Where there is no /proc, it and what names the machine are empty.
-    """
+    """Who writes to an output, on which machine, and until when that is certain."""
 
     run_id: str
     token: str
     host: str
-    boot_id: str
-    pid_namespace: str
-    pid: Annotated[int, Field(gt=0, lt=1 << 31)]
-    process_started: str
+    process: str
+    """A `pipeline.processes.Process` as text."""
+
     started: AwareDatetime
     renewed: AwareDatetime
     expires: AwareDatetime
@@ -40,7 +33,7 @@ class Holder:
         return datetime.now(UTC) >= self.expires or self._is_gone()
 
     def __str__(self) -> str:
-        return f"run {self.run_id} (process {self.pid} on {self.host})"
+        return f"run {self.run_id} (process {Process.parse(self.process).pid} on {self.host})"
 
     def to_json(self) -> str:
         """Return the lock's JSON; times are ISO 8601 in UTC."""
@@ -49,18 +42,14 @@ class Holder:
     @staticmethod
     def from_json(text: bytes) -> Holder:
         """Read what `to_json` wrote. Raises ValueError if it is damaged."""
-        return _HOLDER.validate_json(text)
+        found = _HOLDER.validate_json(text)
+        Process.parse(found.process)
+        return found
 
     def _is_gone(self) -> bool:
-        if not self.boot_id or (self.boot_id, self.pid_namespace) != (_boot_id(), _namespace()):
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # another user's, and /proc may hide it
-            return False
-        return process_started(self.pid) != self.process_started
+        """True if it was a process of this machine, which can be told, and has ended."""
+        process = Process.parse(self.process)
+        return bool(process.boot) and process.near and process.gone
 
 
 _HOLDER = TypeAdapter(Holder)
@@ -73,33 +62,8 @@ def this_process(run_id: str, lease: timedelta) -> Holder:
         run_id=run_id,
         token=secrets.token_hex(16),
         host=socket.gethostname(),
-        boot_id=_boot_id(),
-        pid_namespace=_namespace(),
-        pid=os.getpid(),
-        process_started=process_started(os.getpid()),
+        process=str(Process.current()),
         started=now,
         renewed=now,
         expires=now + lease,
     )
-
-
-def _boot_id() -> str:
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
-def _namespace() -> str:
-    with suppress(OSError):
-        return str(Path("/proc/self/ns/pid").readlink())
-    return ""
-
-
-def process_started(pid: int) -> str:
-    """Return when a process started; nothing if it is gone, or dead and not yet buried."""
-    try:
-        # proc(5): the name, field 2, may hold anything; 3 is the state, 22 the start.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]

@@ -30,7 +30,7 @@ from itertools import count
 from pathlib import Path
 
 from pipeline.errors import RunError
-from pipeline.runners.processes import Process
+from pipeline.processes import Process
 
 _SIZE = 1024
 _HEAD = struct.Struct("<QddIH")  # serial (0: idle), since, allowed seconds, attempt, bytes of text

@@ -17,14 +17,14 @@ from pyarrow import fs
 
 from pipeline.errors import OutputError, RunError
 from pipeline.lake import lock as lock_module
-from pipeline.lake.holder import process_started, this_process
+from pipeline.lake.holder import this_process
 from pipeline.lake.layout import LOCK, Layout
 from pipeline.lake.lock import Lock, holder
+from pipeline.processes import Process
 
 TAKES_IT = """
 import sys
 from pipeline.errors import OutputError
-from pipeline.lake.holder import process_started, this_process
 from pipeline.lake.layout import Layout
 from pipeline.lake.lock import Lock
 print("ready", flush=True)
@@ -108,8 +108,9 @@ def test_a_killed_holder_is_taken_over_at_once(layout: Layout) -> None:
         pass
     process.send_signal(signal.SIGKILL)
     # Not waited for yet: dead and not buried counts as gone.
-    deadline = time.monotonic() + 10
-    while process_started(process.pid) and time.monotonic() < deadline:
+    found, deadline = holder(layout), time.monotonic() + 10
+    assert found is not None
+    while not found.is_over and time.monotonic() < deadline:
         time.sleep(0.01)
     with Lock(layout, "second"):
         pass
@@ -117,19 +118,20 @@ def test_a_killed_holder_is_taken_over_at_once(layout: Layout) -> None:
 
 
 def test_a_later_process_with_the_same_number_is_not_the_holder(layout: Layout) -> None:
-    leave_behind(layout, process_started="1")
+    leave_behind(layout, process=str(replace(Process.current(), started="1")))
     with Lock(layout, "second"):
         pass
 
 
-@pytest.mark.parametrize("where", [{"boot_id": "another"}, {"pid_namespace": "another"}])
+@pytest.mark.parametrize("where", [{"boot": "another"}, {"namespace": "another"}, {"boot": ""}])
 def test_another_machines_holder_is_believed_until_its_lease_is_out(
     layout: Layout, where: dict[str, str]
 ) -> None:
-    leave_behind(layout, **where, pid=2**22 - 1)
+    process = str(replace(Process.current(), **where, started="1"))
+    leave_behind(layout, process=process)
     with pytest.raises(OutputError, match="in use"), Lock(layout, "second"):
         pass
-    leave_behind(layout, **where, expires=datetime.now(UTC))
+    leave_behind(layout, process=process, expires=datetime.now(UTC))
     with Lock(layout, "second"):
         pass
 
@@ -143,7 +145,7 @@ def test_a_lease_is_renewed_while_the_run_goes_on(layout: Layout) -> None:
 
 
 def test_of_processes_that_race_to_take_over_one_wins(layout: Layout) -> None:
-    leave_behind(layout, pid=2**22 - 1)
+    leave_behind(layout, process=str(replace(Process.current(), pid=2**22 - 1)))
     takers = [taker(layout) for _ in range(3)]
     for process in takers:
         go(process)
@@ -155,7 +157,7 @@ def test_of_processes_that_race_to_take_over_one_wins(layout: Layout) -> None:
 @pytest.mark.parametrize("left_behind", [False, True])
 def test_of_threads_that_race_for_a_lock_one_wins(layout: Layout, left_behind: bool) -> None:
     if left_behind:
-        leave_behind(layout, pid=2**22 - 1)
+        leave_behind(layout, process=str(replace(Process.current(), pid=2**22 - 1)))
     won, start, end = [], threading.Barrier(16), threading.Barrier(16)
 
     def take() -> None:

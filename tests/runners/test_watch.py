@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pipeline import processes
 from pipeline.errors import ItemError, RunError
 from pipeline.job import Limits
+from pipeline.processes import Process
 from pipeline.records import FailureKind
-from pipeline.runners import processes
 from pipeline.runners.notes import Notes
-from pipeline.runners.processes import Process
 from pipeline.runners.progress import RunProgress
 from pipeline.runners.watch import Watch, overdue
 
