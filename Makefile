@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check format bench proof-corpus proof-history proof-memory proof-reading proof-share \
+.PHONY: demo test check format bench proof-corpus proof-crashes proof-history proof-memory proof-reading proof-share \
 	lock clean
 
 .venv/ready: pyproject.toml constraints.txt
@@ -46,6 +46,9 @@ proof-history: .venv/ready
 
 proof-share: .venv/ready
 	$(BIN)/python infra/bench/model_share.py
+
+proof-crashes: .venv/ready
+	$(BIN)/python infra/proofs/renderer_crashes.py
 
 proof-corpus: .venv/ready
 	$(BIN)/python infra/bench/corpus.py build/corpus

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.job import Model
+from pipeline.errors import RunError
+from pipeline.job import Model, Render
+from pipeline.models.base import PagePlan
 from pipeline.models.devices import describe_device
 from pipeline.models.families import resolve
+from pipeline.render.renderer import Renderer
 
 _CORE = ("ray", "torch", "transformers", "pyarrow", "pypdfium2", "pillow", "llguidance")
 _OPTIONAL = {
@@ -38,6 +41,7 @@ def examine() -> list[Finding]:
         *(_package(name) for name in _CORE),
         *(_package(name, hint) for name, hint in _OPTIONAL.items()),
         _poppler(),
+        _renderer(),
         Finding("device", describe_device(), good=True),
         _shared_memory(),
         _bundled_model(),
@@ -60,6 +64,21 @@ def _poppler() -> Finding:
         else "found; it serves as the second renderer"
     )
     return Finding("poppler", text, good=not missing, required=False)
+
+
+def _renderer() -> Finding:
+    try:
+        with Renderer(Render(), lambda *_: PagePlan(1, 1, 1, 1)) as renderer:
+            filtered = renderer.filtered
+    except RunError as error:
+        return Finding("renderer", str(error), good=False)
+    text = (
+        "starts; its process can read files, and has no network and no way to write"
+        if filtered
+        else "starts; its process has limits of time and memory, but its system calls cannot be "
+        "filtered here: read strangers' files in a container"
+    )
+    return Finding("renderer", text, good=filtered, required=False)
 
 
 def _shared_memory() -> Finding:

@@ -61,12 +61,15 @@ class ConservationError(RunError):
 
 
 class ItemError(PagelakeError):
-    """One item failed; `kind` says how, and `attempt` which try it was that failed."""
+    """One item failed; `kind` says how, and `attempt` which try it was that failed.
+
+    `message` is one printable line of bounded length.
+    """
 
     def __init__(self, kind: FailureKind, message: str, attempt: int = 1) -> None:
         super().__init__(message)
         self.kind = kind
-        self.message = message
+        self.message = one_line(self)
         self.attempt = attempt
 
 
@@ -76,6 +79,10 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text as one line without control characters: file names and documents hold any."""
+    """Return text as one line of what a terminal and a table can show.
+
+    Errors quote file names and documents: escape codes, lone surrogates and their like become
+    blanks.
+    """
     kept = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(kept.split())

@@ -221,9 +221,11 @@ class Render(Section):
     renderer: Literal["pdfium", "poppler"] = Field(
         default="pdfium", description="The library that draws PDF pages."
     )
-    cpu_s: float = Field(default=10.0, gt=0, description="CPU seconds that one page may take.")
+    cpu_s: float = Field(
+        default=10.0, gt=0, description="CPU seconds that one try at a page may take."
+    )
     wall_s: float = Field(
-        default=60.0, gt=0, description="Seconds by the clock that one page may take."
+        default=60.0, gt=0, description="Seconds by the clock that one try at a page may take."
     )
     memory_mb: int = Field(
         default=512, ge=64, description="Memory in MiB that the renderer may add while drawing."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -37,14 +38,25 @@ def modified_text(info: fs.FileInfo) -> str:
 def check_unchanged(uri: str, size: int, modified: str) -> None:
     """Raise ItemError `source_missing` or `source_changed` if a document is not as listed."""
     try:
-        store, path = filesystem(uri)
-        info = store.get_file_info(path)
-    except (OSError, ValueError) as error:
+        found = _size_and_modified(*filesystem(uri))
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise ItemError(FailureKind.SOURCE_MISSING, error.strerror or one_line(error)) from error
+    except ValueError as error:
         raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
-    if info.type != fs.FileType.File:
+    if found is None:
         raise ItemError(FailureKind.SOURCE_MISSING, "there is no such file")
-    if (info.size, modified_text(info)) != (size, modified):
+    if found != (size, modified):
         raise ItemError(FailureKind.SOURCE_CHANGED, "the file changed after it was listed")
+
+
+def _size_and_modified(store: fs.FileSystem, path: str) -> tuple[int, str] | None:
+    if isinstance(store, fs.LocalFileSystem):  # which takes no name that is not UTF-8
+        status = Path(path).stat()
+        return (status.st_size, str(status.st_mtime_ns)) if stat.S_ISREG(status.st_mode) else None
+    info = store.get_file_info(path)
+    return (info.size, modified_text(info)) if info.type == fs.FileType.File else None
 
 
 def content(uri: str) -> Path | bytes:

@@ -14,11 +14,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import ItemError
-from pipeline.records import FailureKind, Image, MediaType
-from pipeline.render import pdfium, poppler
+from pipeline.records import FailureKind, MediaType
+from pipeline.render import pdfium, poppler, sandbox
 from pipeline.render.images import ImageDocument
 from pipeline.render.messages import (
     Draw,
@@ -31,13 +32,14 @@ from pipeline.render.messages import (
     Ready,
     Reply,
     Request,
+    TextLayer,
     decode,
     encode,
 )
 from pipeline.render.shared import Canvas, is_grey
-from pipeline.render.words import WordBox, read_words
+from pipeline.render.words import read_words
 
-_MAX_MESSAGE = 200
+_OpenDocument = pdfium.PdfiumDocument | poppler.PopplerDocument | ImageDocument
 
 
 class Worker:
@@ -47,25 +49,25 @@ class Worker:
         self._canvas = canvas
         self._memory_mb = memory_mb
         self._path = ""
-        self._document: pdfium.PdfiumDocument | ImageDocument | None = None
+        self._document: _OpenDocument | None = None
 
-    def answer(self, request: Request) -> Reply:
-        """The reply to a request; whatever goes wrong short of a crash becomes `Failed`."""
+    def answer(self, request: Request) -> Iterator[Reply]:
+        """The replies to a request; whatever goes wrong short of a crash becomes `Failed`."""
         try:
             match request:
                 case Open():
-                    return self._open(request)
+                    yield self._open(request)
                 case Measure():
-                    return self._measure(request)
+                    yield self._measure(request)
                 case Draw():
-                    return self._draw(request)
+                    yield from self._draw(request)
         except ItemError as error:
-            return Failed(error.kind, error.message)
+            yield Failed(error.kind, error.message)
         except MemoryError:
             message = f"the renderer ran out of its {self._memory_mb} MiB"
-            return Failed(FailureKind.RENDER_MEMORY, message)
+            yield Failed(FailureKind.RENDER_MEMORY, message)
         except Exception as error:  # damaged files make the readers raise nearly anything
-            return Failed(FailureKind.UNREADABLE, self._one_line(error))
+            yield Failed(FailureKind.UNREADABLE, self._nameless(error))
 
     def _open(self, request: Open) -> Opened:
         if self._document is not None:
@@ -73,10 +75,12 @@ class Worker:
             self._document = None
         self._path = request.path
         media_type = MediaType(request.media_type)
-        if media_type is MediaType.PDF:
+        if media_type is not MediaType.PDF:
+            self._document = ImageDocument(request.path, media_type, self._memory_mb)
+        elif request.reader == "pdfium":
             self._document = pdfium.PdfiumDocument(request.path, request.password, request.forms)
         else:
-            self._document = ImageDocument(request.path, media_type, self._memory_mb)
+            self._document = poppler.PopplerDocument(request.path, request.password)
         return Opened(self._document.n_pages, self._document.has_forms)
 
     def _measure(self, request: Measure) -> Measured:
@@ -84,41 +88,35 @@ class Worker:
         width, height = document.size(request.number)
         return Measured(width, height, document.scalable)
 
-    def _draw(self, request: Draw) -> Drawn:
+    def _draw(self, request: Draw) -> Iterator[Reply]:
         document = self._opened()
         canvas = self._canvas.view(request.canvas_height, request.canvas_width)
         canvas.fill(255)
         drawing = canvas[: request.height, : request.width]
-        if isinstance(document, pdfium.PdfiumDocument):
-            rotation, words = self._draw_pdf(document, request, drawing)
-        else:
-            document.draw(request.number, drawing)
-            rotation, words = 0, []
-        return Drawn(is_grey(canvas), rotation, words)
-
-    def _draw_pdf(
-        self, document: pdfium.PdfiumDocument, request: Draw, drawing: Image
-    ) -> tuple[int, list[WordBox]]:
-        if request.renderer == "poppler":
-            poppler.draw_page(self._path, document.password, request.number, drawing)
-        if not request.parse:
-            return 0, []
+        if not isinstance(document, pdfium.PdfiumDocument):
+            rotation = document.draw(request.number, drawing)
+            yield Drawn(is_grey(canvas), rotation)
+            yield TextLayer([])
+            return
         with document.page(request.number) as page:
             if request.renderer == "pdfium":
                 pdfium.draw_page(page, drawing)
-            words = read_words(page, request.width, request.height)
-            return page.get_rotation(), words
+            else:
+                poppler.draw_page(self._path, document.password, request.number, drawing)
+            yield Drawn(is_grey(canvas), page.get_rotation())
+            yield TextLayer(read_words(page, request.width, request.height))
 
-    def _opened(self) -> pdfium.PdfiumDocument | ImageDocument:
+    def _opened(self) -> _OpenDocument:
         if self._document is None:
             raise ItemError(FailureKind.UNREADABLE, "no document is open")
         return self._document
 
-    def _one_line(self, error: Exception) -> str:
-        """What the error says, printable, with no path and not without end."""
-        text = f"{type(error).__name__}: {error}".replace(self._path, "the file")
-        printable = "".join(c if c.isprintable() else " " for c in text)
-        return " ".join(printable.split())[:_MAX_MESSAGE]
+    def _nameless(self, error: Exception) -> str:
+        """What the error says, without the path, which says where others keep their files."""
+        text = f"{type(error).__name__}: {error}"
+        for path in (self._path, repr(self._path)[1:-1], repr(os.fsencode(self._path))[2:-1]):
+            text = text.replace(path, "the file")
+        return text
 
 
 def limit_memory(memory_mb: int) -> int | None:
@@ -126,7 +124,6 @@ def limit_memory(memory_mb: int) -> int | None:
 
     None where the system does not tell what is mapped (it is no Linux), and sets no limit.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return None
@@ -160,14 +157,14 @@ def main() -> None:
     threading.Thread(target=die_with, args=(given.parent,), daemon=True).start()
     with Canvas(given.canvas) as canvas:
         worker = Worker(canvas, given.memory_mb)
-        reply: Reply = Ready(limit_memory(given.memory_mb))
-        replies.write(encode(reply))
+        replies.write(encode(Ready(limit_memory(given.memory_mb), sandbox.enter())))
         replies.flush()
         for line in sys.stdin.buffer:
             request = decode(line)
             assert isinstance(request, Request)  # noqa: S101
-            replies.write(encode(worker.answer(request)))
-            replies.flush()
+            for reply in worker.answer(request):
+                replies.write(encode(reply))
+                replies.flush()
 
 
 if __name__ == "__main__":

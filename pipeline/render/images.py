@@ -51,8 +51,10 @@ class ImageDocument:
         width, height = image.size
         return (height, width) if _orientation(image) in _TRANSPOSED else (width, height)
 
-    def draw(self, number: int, image: Image) -> None:
+    def draw(self, number: int, image: Image) -> int:
         """Draw page `number` (from 1) onto all of `image` (height, width, 3), resized if need be.
+
+        Returns the page's rotation, as documents do that have one: 0.
 
         Raises:
             ItemError: as `size`; unsupported for samples of 32 bits.
@@ -66,6 +68,7 @@ class ImageDocument:
             shown = shown.resize((width, height), Pillow.Resampling.BILINEAR)
         pixels = np.asarray(shown)
         image[:] = pixels if pixels.ndim == 3 else pixels[:, :, None]
+        return 0
 
     def close(self) -> None:
         """Close the file."""

@@ -43,6 +43,8 @@ def read_media_type(source: Path | bytes, named: MediaType | None) -> MediaType:
 
 def _read_head(path: Path) -> bytes:
     try:
+        if not path.is_file():  # to open a named pipe is to wait for who writes to it
+            raise ItemError(FailureKind.SOURCE_MISSING, "there is no such file")
         with path.open("rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError as error:

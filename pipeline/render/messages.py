@@ -11,18 +11,26 @@ RendererName = Literal["pdfium", "poppler"]
 
 @dataclass(frozen=True)
 class Ready:
-    """The process is up, and `address_space` bytes is the most it may map (None: no limit here)."""
+    """The process is up, and `address_space` bytes is the most it may map (None: no limit here).
+
+    `filtered` tells whether its system calls are too; see `sandbox`.
+    """
 
     address_space: int | None
+    filtered: bool
 
 
 @dataclass(frozen=True)
 class Open:
-    """Open the file at `path`, in place of the document open before. Answered by `Opened`."""
+    """Open the file at `path`, in place of the document open before. Answered by `Opened`.
+
+    `reader` opens, counts and measures a PDF. Only pdfium brings up `forms`, and reads text.
+    """
 
     path: str
     media_type: str
     password: str | None
+    reader: RendererName
     forms: bool
 
 
@@ -52,10 +60,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Draw:
-    """Draw a page onto the shared canvas. Answered by `Drawn`.
+    """Draw a page onto the shared canvas. Answered by `Drawn`, and then by `TextLayer`.
 
-    `renderer` is for PDF pages. `parse` lets pdfium read the page, which the text layer and the
-    page's rotation need; off, only poppler touches it.
+    `renderer` is for the pages of a PDF that pdfium opened.
     """
 
     number: int
@@ -64,15 +71,20 @@ class Draw:
     canvas_width: int
     canvas_height: int
     renderer: RendererName
-    parse: bool
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The canvas is filled. `words` are the fields of `records.Word`, in its order."""
+    """The canvas is filled, and stays so until the next `Draw`."""
 
     grey: bool
     rotation: int
+
+
+@dataclass(frozen=True)
+class TextLayer:
+    """What the page just drawn says. `words` are the fields of `records.Word`, in its order."""
+
     words: list[tuple[str, float, float, float, float]]
 
 
@@ -85,10 +97,11 @@ class Failed:
 
 
 Request = Open | Measure | Draw
-Reply = Ready | Opened | Measured | Drawn | Failed
+Reply = Ready | Opened | Measured | Drawn | TextLayer | Failed
 
 _BY_NAME = {
-    kind.__name__: kind for kind in (Ready, Open, Opened, Measure, Measured, Draw, Drawn, Failed)
+    kind.__name__: kind
+    for kind in (Ready, Open, Opened, Measure, Measured, Draw, Drawn, TextLayer, Failed)
 }
 
 

@@ -34,8 +34,16 @@ class PdfiumDocument:
             pdfium_c.FPDF_RemoveFormFieldHighlight(self._document.formenv)
 
     def size(self, number: int) -> tuple[float, float]:
-        """(width, height) in points as displayed: cropped and rotated. Does not read the page."""
-        width, height = self._document.get_page_size(number - 1)
+        """(width, height) in points as displayed: cropped and rotated. Does not read the page.
+
+        Raises:
+            ItemError: unreadable if the page is not there.
+        """
+        try:
+            width, height = self._document.get_page_size(number - 1)
+        except pdfium.PdfiumError:
+            message = f"pdfium finds {self.n_pages} pages announced, and no page {number}"
+            raise ItemError(FailureKind.UNREADABLE, message) from None
         if width > 0 and height > 0:
             return width, height
         # The CropBox misses the MediaBox. Show the whole MediaBox, as other viewers do.

@@ -16,30 +16,41 @@ from typing import Protocol, TypeVar
 from pipeline.errors import ItemError, RunError
 from pipeline.records import FailureKind
 from pipeline.render.messages import Failed, Ready, Reply, Request, decode, encode
+from pipeline.render.sandbox import scrubbed
 
 START_S = 120.0
 """Seconds that a render process may take until it is ready."""
 
 _LOOK_MS = 50
 _MIB = 1 << 20
+_MAX_REPLY = 64 * _MIB
+_KINDS = tuple(kind.value for kind in FailureKind)
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
 
 class RenderLimits(Protocol):
-    """The limits of a render process: CPU and wall seconds a request, MiB above its start."""
+    """The limits of a render process: CPU and wall seconds a budget, MiB above its start."""
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds that one request may take."""
+        """CPU seconds that opening a document, or one try at a page, may take."""
 
     @property
     def wall_s(self) -> float:
-        """Seconds that one request may take."""
+        """Seconds by the clock that the same may take."""
 
     @property
     def memory_mb(self) -> int:
         """MiB of address space beyond what the process has when it is ready."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What is left of a limit, in CPU and wall seconds, to requests that share it."""
+
+    cpu_s: float
+    wall_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,11 @@ class RenderProcess:
         command = [sys.executable, "-P", "-m", "pipeline.render.child"]
         command += ["--parent", str(os.getpid()), "--canvas", canvas_path]
         command += ["--memory-mb", str(limits.memory_mb)]
-        # One malloc arena: each further one would take 64 MiB of the address space.
-        environment = os.environ | {
+        # One malloc arena: each further one would take 64 MiB of the address space. One thread of
+        # numpy's, for the same reason.
+        environment = scrubbed(os.environ) | {
             "MALLOC_ARENA_MAX": "1",
+            "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
         self._process = subprocess.Popen(  # noqa: S603
@@ -72,28 +85,44 @@ class RenderProcess:
             process_group=0,
         )
         self._peak = 0
-        self._address_space = self._await_ready()
+        self._replies = bytearray()
+        ready = self._await_ready()
+        self._address_space = ready.address_space
+        self.filtered = ready.filtered
 
-    def ask(self, request: Request, reply_type: type[ReplyT]) -> ReplyT:
-        """Send a request and wait for its reply.
+    def budget(self) -> Budget:
+        """A whole limit, for requests to share."""
+        return Budget(self._limits.cpu_s, self._limits.wall_s)
+
+    def ask(self, request: Request, reply_type: type[ReplyT], budget: Budget) -> ReplyT:
+        """Send a request and wait for its reply; takes what that costs from the budget.
 
         Raises:
             ItemError: what the process reports; or render_timeout, render_memory, render_crash if
                 it overran a limit or died, in which case it is gone.
         """
+        return self._converse(request, reply_type, budget)
+
+    def listen(self, reply_type: type[ReplyT], budget: Budget) -> ReplyT:
+        """Wait for a further reply to the last request; otherwise as `ask`."""
+        return self._converse(None, reply_type, budget)
+
+    def _converse(
+        self, request: Request | None, reply_type: type[ReplyT], budget: Budget
+    ) -> ReplyT:
         try:
-            reply = self._converse(request)
+            reply = self._exchange(request, budget)
         except (_Died, BrokenPipeError):
             raise self._obituary() from None
         except BaseException:  # the reply that is still to come must not answer the next request
             self.kill()
             raise
-        if isinstance(reply, Failed):
+        if isinstance(reply, reply_type):
+            return reply
+        if isinstance(reply, Failed) and reply.kind in _KINDS:
             raise ItemError(FailureKind(reply.kind), reply.message)
-        if not isinstance(reply, reply_type):
-            self.kill()
-            raise RunError(f"the render process answered {reply} to {type(request).__name__}")
-        return reply
+        self.kill()  # a file has taken it over, as far as we know
+        raise ItemError(FailureKind.RENDER_CRASH, "the renderer's reply makes no sense")
 
     @property
     def alive(self) -> bool:
@@ -118,7 +147,7 @@ class RenderProcess:
             with suppress(BrokenPipeError):
                 pipe.close()
 
-    def _await_ready(self) -> int | None:
+    def _await_ready(self) -> Ready:
         try:
             reply = decode(self._read_line(time.monotonic() + START_S, cpu_until=None))
             assert isinstance(reply, Ready)  # noqa: S101
@@ -128,16 +157,26 @@ class RenderProcess:
                 "the render process did not start; "
                 f"`{sys.executable} -m pipeline.render.child --help` may tell why"
             ) from None
-        return reply.address_space
+        return reply
 
-    def _converse(self, request: Request) -> Reply | Request:
+    def _exchange(self, request: Request | None, budget: Budget) -> object:
         assert self._process.stdin is not None  # noqa: S101
-        usage = _usage(self._process.pid)
-        cpu_until = usage.cpu_s + self._limits.cpu_s if usage else None
-        self._peak = usage.address_space if usage else 0
-        self._process.stdin.write(encode(request))
-        self._process.stdin.flush()
-        return decode(self._read_line(time.monotonic() + self._limits.wall_s, cpu_until))
+        started = time.monotonic()
+        before = _usage(self._process.pid)
+        self._peak = before.address_space if before else 0
+        if request is not None:
+            self._process.stdin.write(encode(request))
+            self._process.stdin.flush()
+        cpu_until = before.cpu_s + budget.cpu_s if before else None
+        line = self._read_line(started + budget.wall_s, cpu_until)
+        after = _usage(self._process.pid)
+        if before and after:
+            budget.cpu_s -= after.cpu_s - before.cpu_s
+        budget.wall_s -= time.monotonic() - started
+        try:
+            return decode(line)
+        except (ValueError, TypeError, KeyError):
+            return None
 
     def _read_line(self, wall_until: float, cpu_until: float | None) -> bytes:
         """A line of the process's output, or `_Died`, or `ItemError` if a limit is overrun."""
@@ -145,16 +184,19 @@ class RenderProcess:
         pipe = self._process.stdout.fileno()
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
-        line = bytearray()
-        while not line.endswith(b"\n"):
+        while (end := self._replies.find(b"\n") + 1) == 0:
             if poll.poll(_LOOK_MS):
                 piece = os.read(pipe, 1 << 20)
                 if not piece:
                     raise _Died
-                line += piece
+                self._replies += piece
+                if len(self._replies) > _MAX_REPLY:
+                    raise ItemError(FailureKind.RENDER_CRASH, "the renderer's reply has no end")
             else:
                 self._check_time(wall_until, cpu_until)
-        return bytes(line)
+        line = bytes(self._replies[:end])
+        del self._replies[:end]
+        return line
 
     def _check_time(self, wall_until: float, cpu_until: float | None) -> None:
         usage = _usage(self._process.pid)

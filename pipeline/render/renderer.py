@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +24,9 @@ from pipeline.render.messages import (
     Open,
     Opened,
     RendererName,
+    TextLayer,
 )
-from pipeline.render.process import START_S, RenderLimits, RenderProcess
+from pipeline.render.process import START_S, Budget, RenderLimits, RenderProcess
 from pipeline.render.shared import Canvas, SharedFile
 
 # What pdfium leaks over documents is bounded by starting afresh.
@@ -49,37 +52,51 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """The open document. `forms`: its forms can be brought up, and are, for the first attempt."""
+    """The open document, and the ways to draw it that are left, best first."""
 
     path: str
     media_type: MediaType
     n_pages: int
-    forms: bool
+    ways: tuple[_Way, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One way to draw a page; see `messages.Draw` for `parse`."""
+class _Way:
+    """A rung of the ladder: who opens the document, with its forms or not, and who draws it."""
 
+    reader: RendererName
     forms: bool
     renderer: RendererName
-    parse: bool
+
+
+_FORMS = _Way("pdfium", True, "pdfium")
+_NO_FORMS = _Way("pdfium", False, "pdfium")
+_DRAWN_BY_POPPLER = _Way("pdfium", False, "poppler")
+_POPPLER = _Way("poppler", False, "poppler")
 
 
 def longest_s(limits: RenderLimits) -> float:
-    """Return the seconds that opening a document and drawing a page of it may take at most.
+    """Return the seconds that opening a document, or drawing a page of it, may take at most.
 
-    That is both ways to open it and the whole ladder, with a new process for each that opens the
-    document again, measures and draws.
+    That is the budgets of a page's tries (see `Renderer`), and a new process for each of them.
     """
-    return 2 * (START_S + limits.wall_s) + 3 * (START_S + 3 * limits.wall_s)
+    return 6 * limits.wall_s + 4 * START_S
 
 
 class Renderer:
     """Draws the pages of one document at a time, in one long-lived process with limits.
 
-    A document that crashes the process, or overruns its time or memory, costs the page at hand;
-    the process is started again for the next. Not thread-safe.
+    A page that crashes the process, or overruns its time or memory, costs itself; the process is
+    started again for the next. A PDF page is tried in up to three ways: pdfium with the document's
+    forms, pdfium without, and poppler, which opens the document too, if it is installed. The same
+    holds for opening a document, and pages are drawn in no way that did not open it.
+
+    Each try may take `cpu_s` and `wall_s`, and as much again if the process is gone and must open
+    the document anew. So a page that hangs in every way costs three times the limits, and six
+    times in documents that take as long to open. A page whose image is drawn is never lost for its
+    text layer: when that cannot be read within what is left, the page has no words.
+
+    Not thread-safe.
     """
 
     def __init__(
@@ -104,7 +121,7 @@ class Renderer:
         self._process: RenderProcess | None = None
         self._n_opened = 0
         self._document: _Document | None = None
-        self._open_forms: bool | None = None
+        self._opened: _Way | None = None
 
     def open(self, source: Path | bytes, media_type: MediaType | None = None) -> DocumentInfo:
         """Open a document in place of the one before; it stays open until the next.
@@ -117,7 +134,7 @@ class Renderer:
                 render_crash, render_memory.
         """
         self._document = None
-        self._open_forms = None
+        self._opened = None
         found = read_media_type(source, media_type)
         if isinstance(source, bytes):
             self._content.write(source)
@@ -144,9 +161,9 @@ class Renderer:
         if document is None or not 1 <= page_number <= document.n_pages:
             raise ValueError(f"there is no open page {page_number}")
         first_failure: ItemError | None = None
-        for attempt in self._ladder(document):
+        for way in document.ways:
             try:
-                return self._draw_once(document, page_number, attempt)
+                return self._draw_once(document, page_number, way)
             except ItemError as error:
                 first_failure = first_failure or error
         assert first_failure is not None  # noqa: S101
@@ -170,50 +187,55 @@ class Renderer:
     ) -> None:
         self.close()
 
+    @property
+    def filtered(self) -> bool:
+        """True if the process that draws may make no more system calls than it needs."""
+        return self._running().filtered
+
     def _open_somehow(self, path: str, media_type: MediaType) -> _Document:
-        """Open with forms if that works (bringing them up hangs on rare files), else without."""
-        if media_type is not MediaType.PDF or self._settings.renderer == "poppler":
-            opened = self._open_in(self._running(), path, media_type, forms=False)
-            return _Document(path, media_type, opened.n_pages, forms=False)
-        try:
-            opened = self._open_in(self._running(), path, media_type, forms=True)
-            return _Document(path, media_type, opened.n_pages, opened.has_forms)
-        except ItemError as error:
-            if error.kind in (FailureKind.ENCRYPTED, FailureKind.EMPTY):
-                raise
+        """Open in the first way that works: bringing up forms hangs on rare files."""
+        ways = self._ladder(media_type)
+        first_failure: ItemError | None = None
+        while ways:
             try:
-                opened = self._open_in(self._running(), path, media_type, forms=False)
-            except ItemError:
-                raise error from None
-            return _Document(path, media_type, opened.n_pages, forms=False)
+                opened = self._open_in(self._running(), path, media_type, ways[0])
+            except ItemError as error:
+                first_failure = first_failure or error
+                if error.kind in (FailureKind.ENCRYPTED, FailureKind.EMPTY):
+                    break
+                ways = ways[1:]
+            else:
+                if ways[0] == _FORMS and not opened.has_forms:
+                    ways = (_FORMS, *ways[2:])  # the second would do just the same
+                return _Document(path, media_type, opened.n_pages, ways)
+        assert first_failure is not None  # noqa: S101
+        raise first_failure
 
     def _open_in(
-        self, process: RenderProcess, path: str, media_type: MediaType, forms: bool
+        self, process: RenderProcess, path: str, media_type: MediaType, way: _Way
     ) -> Opened:
-        self._open_forms = None
-        opened = process.ask(Open(path, media_type, self._password, forms), Opened)
-        self._open_forms = forms
+        self._opened = None
+        request = Open(path, media_type, self._password, way.reader, way.forms)
+        opened = process.ask(request, Opened, process.budget())
+        self._opened = way
         return opened
 
-    def _ladder(self, document: _Document) -> list[_Attempt]:
-        """The ways to draw a page, best first."""
-        if document.media_type is not MediaType.PDF:
-            return [_Attempt(forms=False, renderer="pdfium", parse=True)]
+    def _ladder(self, media_type: MediaType) -> tuple[_Way, ...]:
+        """The ways to open a document and draw it, best first."""
+        if media_type is not MediaType.PDF:
+            return (_NO_FORMS,)
         if self._settings.renderer == "poppler":
-            return [_Attempt(False, "poppler", parse=True), _Attempt(False, "poppler", parse=False)]
-        ladder = [_Attempt(False, "pdfium", parse=True)]
-        if document.forms:
-            ladder.insert(0, _Attempt(True, "pdfium", parse=True))
-        if _poppler_installed():
-            ladder.append(_Attempt(False, "poppler", parse=False))
-        return ladder
+            return (_DRAWN_BY_POPPLER, _POPPLER)
+        ladder = (_FORMS, _NO_FORMS)
+        return (*ladder, _POPPLER) if _poppler_installed() else ladder
 
-    def _draw_once(self, document: _Document, number: int, attempt: _Attempt) -> Page:
+    def _draw_once(self, document: _Document, number: int, way: _Way) -> Page:
         process = self._running()
-        if self._open_forms is not attempt.forms:
-            self._open_in(process, document.path, document.media_type, attempt.forms)
-        measured = process.ask(Measure(number), Measured)
-        if not (measured.width > 0 and measured.height > 0):
+        if self._opened != way:
+            self._open_in(process, document.path, document.media_type, way)
+        budget = process.budget()
+        measured = process.ask(Measure(number), Measured, budget)
+        if not (0 < measured.width < math.inf and 0 < measured.height < math.inf):
             raise ItemError(FailureKind.UNREADABLE, "the page has no size")
         plan = self._plan_page(measured.width, measured.height, measured.scalable)
         self._pixels.grow(plan.canvas_height * plan.canvas_width * 3)
@@ -224,16 +246,21 @@ class Renderer:
                 height=plan.height,
                 canvas_width=plan.canvas_width,
                 canvas_height=plan.canvas_height,
-                renderer=attempt.renderer,
-                parse=attempt.parse,
+                renderer=way.renderer,
             ),
             Drawn,
+            budget,
         )
+        words = self._words(process, budget)
         channels = 1 if drawn.grey else 3
         canvas = self._canvas.view(plan.canvas_height, plan.canvas_width)
         image = np.array(canvas[:, :, :channels], order="C")
-        words = tuple(Word(*word) for word in drawn.words)
         return Page(number, image, words, drawn.rotation)
+
+    def _words(self, process: RenderProcess, budget: Budget) -> tuple[Word, ...]:
+        with suppress(ItemError):
+            return tuple(Word(*word) for word in process.listen(TextLayer, budget).words)
+        return ()
 
     def _running(self) -> RenderProcess:
         """The process, started again if it is gone or its memory is half used up."""
@@ -245,7 +272,7 @@ class Renderer:
         return self._process
 
     def _stop(self) -> None:
-        self._open_forms = None
+        self._opened = None
         if self._process is not None:
             self._process.kill()
             self._process = None

@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 _WORD = re.compile(r"[^\s\x00\x02\ufffe]+[\x02\ufffe]?")
 _HYPHENS = str.maketrans("\x02\ufffe", "--")
 
+# A page of small print has 20,000 characters; more than this help nobody read it.
+_MAX_CHARACTERS = 200_000
+
 WordBox = tuple[str, float, float, float, float]
 _Rect = tuple[float, float, float, float]
 
 
 def read_words(page: pdfium.PdfPage, width: int, height: int) -> list[WordBox]:
-    """Every word of the text layer: text, left, top, right, bottom.
+    """The words of the text layer: text, left, top, right, bottom.
 
     Boxes are in pixels of an image of `width` x `height` that shows the page as displayed (cropped
-    and rotated), origin top left, cut to the image; words outside of it are left out.
+    and rotated), origin top left, cut to the image; words outside of it are left out, and so
+    is what follows after 200,000 characters.
     """
     text_page = page.get_textpage()
     try:
@@ -66,8 +70,8 @@ def _union(rects: list[_Rect]) -> _Rect:
 
 
 def _characters(text_page: pdfium.PdfTextPage) -> str:
-    """The page's text with exactly one code point for each of pdfium's characters."""
-    n_chars = text_page.count_chars()
+    """The page's text with one code point for each of pdfium's characters, up to a limit."""
+    n_chars = min(text_page.count_chars(), _MAX_CHARACTERS)
     text: str = text_page.get_text_range(0, n_chars) if n_chars else ""
     if len(text) == n_chars:
         return text

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from pdf_builder import build_pages, build_pdf, build_stream, nested_forms
 
 from pipeline.models.base import PagePlan
 from pipeline.render.renderer import Renderer
@@ -28,45 +29,6 @@ def plan_page(width: float, height: float, scalable: bool) -> PagePlan:
         scale = min(scale, 1)
     drawn = max(1, round(width * scale)), max(1, round(height * scale))
     return PagePlan(*drawn, drawn[0] + 8, drawn[1] + 4)
-
-
-def build_pdf(objects: list[bytes]) -> bytes:
-    """A PDF of the objects in order, the first being its catalog."""
-    out = b"%PDF-1.7\n"
-    offsets = []
-    for number, body in enumerate(objects, 1):
-        offsets.append(len(out))
-        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    start = len(out)
-    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    trailer = b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n"
-    return out + trailer % (len(objects) + 1, start)
-
-
-def build_stream(content: bytes, entries: bytes = b"") -> bytes:
-    return b"<< %s /Length %d >>\nstream\n%s\nendstream" % (entries, len(content), content)
-
-
-def build_pages(*pages: tuple[bytes, bytes], extra: tuple[bytes, ...] = ()) -> bytes:
-    """A PDF of pages given as (entries of the page, content stream).
-
-    Font /F1 is Helvetica. `extra` objects are numbered from 4.
-    """
-    first = 4 + len(extra)
-    kids = b" ".join(b"%d 0 R" % (first + 2 * index) for index in range(len(pages)))
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(pages)),
-        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        *extra,
-    ]
-    for entries, content in pages:
-        resources = b"" if b"/Resources" in entries else b"/Resources << /Font << /F1 3 0 R >> >>"
-        page = b"<< /Type /Page /Parent 2 0 R %s %s /Contents %d 0 R >>"
-        objects.append(page % (entries, resources, len(objects) + 2))
-        objects.append(build_stream(content))
-    return build_pdf(objects)
 
 
 @pytest.fixture
@@ -116,19 +78,9 @@ def pdf_of() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def hanging_pdf() -> bytes:
     """Pages: text; a form drawn 2^28 times; text."""
-    depth = 28
-    forms = [
-        build_stream(
-            b"/F Do /F Do",
-            b"/Type /XObject /Subtype /Form /BBox [0 0 200 200] "
-            b"/Resources << /XObject << /F %d 0 R >> >>" % (number + 1),
-        )
-        for number in range(4, 4 + depth)
-    ]
-    forms.append(build_stream(b"0 0 9 9 re f", b"/Subtype /Form /BBox [0 0 200 200]"))
     good = (b"/MediaBox [0 0 200 200]", b"BT /F1 40 Tf 20 80 Td (Hello) Tj ET")
     entries = b"/MediaBox [0 0 200 200] /Resources << /XObject << /F 4 0 R >> >>"
-    return build_pages(good, (entries, b"/F Do"), good, extra=tuple(forms))
+    return build_pages(good, (entries, b"/F Do"), good, extra=nested_forms(28))
 
 
 @pytest.fixture
