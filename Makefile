@@ -4,8 +4,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check format bench proof-corpus proof-crashes proof-history proof-memory proof-reading proof-share \
-	lock clean
+.PHONY: demo test check format bench proof-corpus proof-crashes proof-history proof-memory \
+	proof-reading proof-resume proof-share lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -40,6 +40,9 @@ proof-memory: .venv/ready
 
 proof-reading: .venv/ready
 	$(BIN)/python infra/bench/reading.py
+
+proof-resume: .venv/ready
+	$(BIN)/python infra/proofs/resume_memory.py
 
 proof-history: .venv/ready
 	$(BIN)/python infra/bench/engine_history.py

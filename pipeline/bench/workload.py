@@ -151,7 +151,11 @@ def _drawn(recipe: Recipe) -> list[Sample]:
     planner, drawer = Planner(recipe), Drawer(recipe)
     try:
         plans = list(planner.plan(discover(recipe.job.input)))
-        drawn = [one for shard in shards(plans, lambda *_: False) for one in drawer.draw(shard)]
+        drawn = [
+            one
+            for shard in shards((plan, plan.page_numbers) for plan in plans)
+            for one in drawer.draw(shard)
+        ]
     finally:
         planner.close()
         drawer.close()

@@ -32,7 +32,7 @@ _KINDS: Final = {
     "identities": "settings of rows that are gone",
     "lock": "lock of a dead run",
 }
-_PAPERS = ("/documents.parquet", "/shards.parquet")
+_PAPERS = ("/documents.parquet", "/listed.parquet", "/shards.parquet")
 _FOLDERS = {PAGES: "pages", DOCUMENTS: "documents", COMMITS: "commits"}
 
 

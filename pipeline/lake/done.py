@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from pipeline.lake.keys import KeySet, as_array, newest, page_key
+from pipeline.lake.keys import (
+    KeySet,
+    as_array,
+    column_keys,
+    last_places,
+    page_column_keys,
+    page_key,
+    single_page_keys,
+)
 from pipeline.lake.ledger import Ledger
-from pipeline.lake.parquet import page_keys, read_batches
+from pipeline.lake.parquet import KEY_ROWS, read_batches
 from pipeline.records import FailureKind, State
+
+_COLUMNS = ("document_id", "page_numbers", "state", "failure_kind")
 
 
 class DoneSet:
@@ -25,6 +38,14 @@ class DoneSet:
         """Return True if the row of these pages is finished."""
         return page_key(document_id, page_numbers) in self._keys
 
+    def missing(
+        self, document_ids: pa.StringArray, page_numbers: pa.ListArray
+    ) -> NDArray[np.bool_]:
+        """Return a mask of the pages of all rows, row after row: those without a finished row."""
+        documents = np.repeat(column_keys(document_ids), page_numbers.value_lengths().to_numpy())
+        numbers = page_numbers.flatten().to_numpy()
+        return ~self._keys.mask(single_page_keys(documents, numbers))
+
 
 def done_set(
     ledger: Ledger, fingerprint: str, retry: frozenset[FailureKind] | None = None
@@ -36,12 +57,20 @@ def done_set(
     """
     keys, done = [as_array([])], [np.zeros(0, dtype=np.bool_)]
     for name in ledger.page_files(fingerprint):
-        keys.append(page_keys(ledger.layout, name))
-        for batch in read_batches(ledger.layout, name, ["state", "failure_kind"]):
-            if retry is None:
-                finished = [state != State.FAILED for state in batch["state"].to_pylist()]
-            else:
-                finished = [kind not in retry for kind in batch["failure_kind"].to_pylist()]
-            done.append(np.array(finished, dtype=np.bool_))
-    all_keys = np.concatenate(keys)
-    return DoneSet(KeySet(all_keys[newest(all_keys) & np.concatenate(done)]))
+        for batch in read_batches(ledger.layout, name, _COLUMNS, KEY_ROWS):
+            keys.append(page_column_keys(batch["document_id"], batch["page_numbers"]))
+            done.append(_finished(batch, retry))
+    rows, finished = np.concatenate(keys), np.concatenate(done)
+    keys.clear()  # ten million rows are 160 MB, and sorting them wants as much again
+    places = last_places(rows)
+    return DoneSet(KeySet(rows[places[finished[places]]]))
+
+
+def _finished(batch: pa.RecordBatch, retry: frozenset[FailureKind] | None) -> NDArray[np.bool_]:
+    if retry is None:
+        again = pc.equal(batch["state"], State.FAILED.value)
+    else:
+        kinds = pa.array([kind.value for kind in retry], pa.string())
+        again = pc.is_in(batch["failure_kind"], value_set=kinds)
+    finished: NDArray[np.bool_] = ~again.to_numpy(zero_copy_only=False)
+    return finished

@@ -1,73 +1,170 @@
-"""Row keys as 16-byte digests: small enough to hold by the ten million, too long to collide."""
+"""Row keys of 16 bytes: small enough to hold by the ten million, too long to collide.
+
+A document's key is its id, which is a sha256 already, folded in half; a page's is that with the
+page's number folded in. Whole columns of them are made by numpy, and nothing is hashed again.
+What else must have a key, a URI or an id that is no sha256, is hashed. Among a billion keys, two
+are the same by chance with a probability of 2**-69.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-Keys = NDArray[np.bytes_]
-"""Digests: dtype S16, shape (n,)."""
+KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
+"""Two halves, because numpy sorts and searches integers many times faster than bytes."""
+
+Keys = NDArray[np.void]
+"""Keys: dtype `KEY`, shape (n,)."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_NOT_HEX = 16
+_HEX = np.full(256, _NOT_HEX, np.uint8)
+_HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 def page_key(document_id: str, page_numbers: Sequence[int]) -> bytes:
-    """Return the digest of a row of `pages`; its fingerprint is left to the file it lies in."""
-    return _digest(f"{document_id}:{','.join(map(str, page_numbers))}")
-
-
-def uri_key(uri: str) -> bytes:
-    """Return the digest of a document's URI."""
-    return _digest(uri)
+    """Return the key of a row of `pages`; its fingerprint is left to the file it lies in."""
+    key = document_key(document_id)
+    high = int.from_bytes(key[:8], "little") ^ _pages_word(page_numbers)
+    return high.to_bytes(8, "little") + key[8:]
 
 
 def document_key(document_id: str) -> bytes:
-    """Return the digest of a document's id."""
-    return _digest(document_id)
+    """Return the key of a document's id."""
+    if _SHA256.fullmatch(document_id):
+        halves = int(document_id[:32], 16) ^ int(document_id[32:], 16)
+        return halves.to_bytes(16, "big")
+    return text_key(document_id)
 
 
-def as_array(digests: Iterable[bytes]) -> Keys:
-    """Pack digests into an array, in order; a stream of them is never held as objects."""
+def text_key(text: str) -> bytes:
+    """Return the key of any text, such as a URI."""
+    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()
+
+
+def as_array(keys: Iterable[bytes]) -> Keys:
+    """Pack keys into an array, in order; a stream of them is never held as objects."""
     packed = bytearray()
-    for digest in digests:
-        packed += digest
-    return np.frombuffer(packed, dtype="S16")
+    for key in keys:
+        packed += key
+    return np.frombuffer(packed, KEY)
+
+
+def column_keys(document_ids: pa.StringArray) -> Keys:
+    """Return the `document_key` of every id of a column without nulls."""
+    size = len(document_ids)
+    if size == 0:
+        return as_array([])
+    _, offsets, values = document_ids.buffers()
+    ends = np.frombuffer(offsets, np.int32, size + 1, document_ids.offset * 4)
+    if np.all(np.diff(ends) == 64):
+        text = np.frombuffer(values, np.uint8, size * 64, int(ends[0]))
+        digits = _HEX[text].reshape(size, 64)
+        if digits.max() < _NOT_HEX:
+            folded = digits[:, :32] ^ digits[:, 32:]
+            return (folded[:, ::2] << 4 | folded[:, 1::2]).view(KEY).reshape(size)
+    return as_array(map(document_key, document_ids.to_pylist()))
+
+
+def page_column_keys(document_ids: pa.StringArray, page_numbers: pa.ListArray) -> Keys:
+    """Return the `page_key` of every row of two columns without nulls."""
+    counts = page_numbers.value_lengths().to_numpy()
+    words = np.zeros(len(counts), np.uint64)
+    single = counts == 1
+    numbers = page_numbers.flatten().to_numpy()
+    words[single] = numbers[np.repeat(single, counts)]
+    for row in np.flatnonzero(~single).tolist():
+        words[row] = _pages_word(page_numbers[row].as_py())
+    return _with_pages(column_keys(document_ids), words)
+
+
+def single_page_keys(documents: Keys, page_numbers: NDArray[Any]) -> Keys:
+    """Return the keys of single pages, given their documents' keys and their numbers."""
+    return _with_pages(documents, page_numbers.astype(np.uint64))
 
 
 def newest(keys: Keys) -> NDArray[np.bool_]:
     """Return a mask that is True at the last occurrence of every key."""
-    order = np.argsort(keys, kind="stable")
-    sorted_keys = keys[order]
-    last = np.ones(len(keys), dtype=np.bool_)
-    last[order[:-1]] = sorted_keys[:-1] != sorted_keys[1:]
+    last = np.zeros(len(keys), dtype=np.bool_)
+    last[last_places(keys)] = True
     return last
 
 
+def last_places(keys: Keys) -> NDArray[np.int64]:
+    """Return the place of the last occurrence of every key, in the sorted order of the keys."""
+    order = _sorting(keys)
+    high, low = keys["high"][order], keys["low"][order]
+    is_last = np.ones(len(keys), dtype=np.bool_)
+    is_last[:-1] = (high[:-1] != high[1:]) | (low[:-1] != low[1:])
+    return order[is_last]
+
+
 class KeySet:
-    """A set of digests in 16 bytes a member."""
+    """A set of keys in 16 bytes a member."""
 
     def __init__(self, keys: Keys) -> None:
-        self._keys = np.sort(keys)
+        order = _sorting(keys)  # at once, if they are sorted already
+        self._high = keys["high"][order]
+        self._low = keys["low"][order]
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._high)
 
     def __contains__(self, key: bytes) -> bool:
-        # numpy drops trailing zero bytes of an S16, so the wanted key must be one as well.
-        wanted = as_array([key])[0]
-        place = np.searchsorted(self._keys, wanted)
-        return bool(place < len(self._keys) and self._keys[place] == wanted)
+        return bool(self.mask(as_array([key]))[0])
+
+    def find(self, keys: Keys) -> NDArray[np.int64]:
+        """Return the places of keys among the sorted members, shape (n,); -1 for no member."""
+        high, low = np.ascontiguousarray(keys["high"]), keys["low"]
+        found = np.full(len(keys), -1, np.int64)
+        wanted = np.arange(len(keys))
+        place = np.searchsorted(self._high, high)
+        # One turn, but for keys that share a half with another one.
+        while len(wanted):
+            inside = place < len(self._high)
+            wanted, place = wanted[inside], place[inside]
+            alike = self._high[place] == high[wanted]
+            wanted, place = wanted[alike], place[alike]
+            same = self._low[place] == low[wanted]
+            found[wanted[same]] = place[same]
+            wanted, place = wanted[~same], place[~same] + 1
+        return found
 
     def mask(self, keys: Keys) -> NDArray[np.bool_]:
         """Return a mask, shape (n,), that is True at the keys that are members."""
-        first = np.searchsorted(self._keys, keys, side="left")
-        return first < np.searchsorted(self._keys, keys, side="right")
+        return self.find(keys) >= 0
 
     def doubled(self) -> int:
         """Return how many members are the same as another one before them."""
-        return int(np.count_nonzero(self._keys[:-1] == self._keys[1:]))
+        same = (self._high[:-1] == self._high[1:]) & (self._low[:-1] == self._low[1:])
+        return int(np.count_nonzero(same))
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()
+def _sorting(keys: Keys) -> NDArray[np.int64]:
+    """Return the places of keys in their sorted order; equal ones keep the order they had."""
+    high, low = np.ascontiguousarray(keys["high"]), keys["low"]
+    order = np.argsort(high, kind="stable")
+    high, low = high[order], low[order]
+    if np.any((high[:-1] == high[1:]) & (low[:-1] != low[1:])):  # by chance, once in a billion
+        return np.lexsort((keys["low"], keys["high"]))
+    return order
+
+
+def _with_pages(documents: Keys, words: NDArray[np.uint64]) -> Keys:
+    keys = documents.copy()
+    keys["high"] ^= words
+    return keys
+
+
+def _pages_word(page_numbers: Sequence[int]) -> int:
+    """Return 64 bits that tell selections of one document's pages apart."""
+    if len(page_numbers) == 1:
+        return page_numbers[0]
+    return int.from_bytes(text_key(",".join(map(str, page_numbers)))[:8], "little")

@@ -183,11 +183,15 @@ class Layout:
         info = self.filesystem.get_file_info(self._path(name))
         return bool(info.type == fs.FileType.File)
 
-    def list(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder, sorted; none if there is no such folder."""
-        selector = fs.FileSelector(self._path(folder), allow_not_found=True)
+    def list(self, folder: str, *, deep: bool = False) -> list[str]:
+        """Return the names of the files in a folder, sorted; none if there is no such folder.
+
+        With `deep`, those in the folders below it too.
+        """
+        top = self._path(folder)
+        selector = fs.FileSelector(top, allow_not_found=True, recursive=deep)
         found = self.filesystem.get_file_info(selector)
-        return sorted(f"{folder}/{info.base_name}" for info in found if info.is_file)
+        return sorted(f"{folder}{info.path.removeprefix(top)}" for info in found if info.is_file)
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the files in a folder and the folders below it, and their sizes in bytes."""

@@ -3,7 +3,9 @@
 Data goes first; the small JSON file put after it is the commit, and readers trust committed files
 only. A finished run folds the commits into the manifest, in one atomic swap, and then deletes what
 the manifest no longer needs; a crash in between leaves files that `Ledger.orphans` lists and that
-no reader looks at. None of this needs a lock.
+no reader looks at. Once those are gone, the manifest is put again without the list of what it
+folded: that list is of use only while a folded commit may still lie there. None of this needs a
+lock.
 
 `_pagelake/commits/{name}.json`, one for each file of pages::
 
@@ -207,7 +209,10 @@ class Ledger:
         self.layout.write_bytes(_commit_file(commit.name), commit.to_json().encode())
 
     def snapshot(self) -> Snapshot:
-        """Read the commits, the manifest and the names of the files, each once."""
+        """Read the commits, the manifest and the names of the files, as they are at one time."""
+        # A run that finishes forgets the commits that it folded in and deleted. Who has listed them
+        # before sees another manifest after, and looks again.
+        before = self.manifest()
         # Commits before files: a commit's file is put first, so a missing one is missing for good.
         # Then the manifest: a commit whose file a sweep deletes in between is folded into it.
         listed = self.layout.list(COMMITS)
@@ -221,7 +226,7 @@ class Ledger:
         ]
         files = (*listed, *self.layout.list(PAGES), *self.layout.list(DOCUMENTS))
         present = set(files)
-        return Snapshot(
+        found = Snapshot(
             manifest=self.manifest(),
             commits=tuple(
                 sorted(
@@ -231,6 +236,7 @@ class Ledger:
             ),
             files=files,
         )
+        return found if found.manifest == before else self.snapshot()
 
     def commits(self) -> list[Commit]:
         """Return the commits that the manifest has not folded in, oldest first."""

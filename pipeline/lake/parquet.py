@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, one_line
-from pipeline.lake.keys import Keys, KeySet, as_array, document_key, newest, page_key
+from pipeline.lake.keys import Keys, KeySet, as_array, column_keys, newest, page_column_keys
 from pipeline.lake.layout import Layout
 
 ROWS_PER_GROUP = 20_000
@@ -27,6 +27,9 @@ SMALL_FILE_BYTES = 128 << 20
 """A compacted file below this size is rewritten with the next run's rows."""
 
 _GROUP_BYTES = 128 << 20
+KEY_ROWS = 1 << 16
+"""How many rows to read at a time where a few narrow columns are all that is wanted."""
+
 _BATCH_ROWS = 4096
 _FALSE_POSITIVES = 0.01
 
@@ -58,11 +61,14 @@ def write_tables(
 
 
 def read_batches(
-    layout: Layout, name: str, columns: Sequence[str] | None = None
+    layout: Layout,
+    name: str,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = _BATCH_ROWS,
 ) -> Iterator[pa.RecordBatch]:
     """Stream a file's rows in order, all columns or some, never the whole file at once."""
     with opened(layout, name) as file:
-        yield from file.iter_batches(_BATCH_ROWS, columns=columns)
+        yield from file.iter_batches(batch_rows, columns=columns)
 
 
 @contextmanager
@@ -111,23 +117,16 @@ def count_values(layout: Layout, files: Iterable[str], column: str) -> dict[str,
 
 def page_keys(layout: Layout, name: str) -> Keys:
     """Return the keys of a file of `pages`, one a row in order."""
-    return as_array(
-        page_key(document_id, page_numbers)
-        for batch in read_batches(layout, name, ["document_id", "page_numbers"])
-        for document_id, page_numbers in zip(
-            batch["document_id"].to_pylist(), batch["page_numbers"].to_pylist(), strict=True
-        )
-    )
+    batches = read_batches(layout, name, ["document_id", "page_numbers"], KEY_ROWS)
+    return _joined(page_column_keys(one["document_id"], one["page_numbers"]) for one in batches)
 
 
 def document_keys(layout: Layout, files: Iterable[str]) -> Keys:
     """Return the keys of the document ids of files, in order; nulls are left out."""
-    return as_array(
-        document_key(document_id)
+    return _joined(
+        column_keys(batch["document_id"].drop_null())
         for name in files
-        for batch in read_batches(layout, name, ["document_id"])
-        for document_id in batch["document_id"].to_pylist()
-        if document_id is not None
+        for batch in read_batches(layout, name, ["document_id"], KEY_ROWS)
     )
 
 
@@ -168,6 +167,10 @@ def compact(
 def names_hash(names: Iterable[str]) -> str:
     """Return 16 hex digits that stand for a sequence of file names."""
     return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+
+
+def _joined(keys: Iterable[Keys]) -> Keys:
+    return np.concatenate([as_array([]), *keys])
 
 
 def _rows(layout: Layout, files: Iterable[tuple[str, NDArray[np.bool_]]]) -> Iterator[pa.Table]:

@@ -6,7 +6,8 @@ They say what a run means to do, before it does it. The published tables are in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import islice
@@ -142,26 +143,56 @@ def failure_of(row: Mapping[str, Any] | None) -> Failure | None:
     )
 
 
+def run_file(run_id: str, name: str) -> str:
+    """Return the path in the output of a run's file `name`."""
+    return f"{RUNS}/{run_id}/{name}.parquet"
+
+
+@contextmanager
+def row_writer(
+    layout: Layout, path: str, schema: pa.Schema
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Open one of a run's files, and give what writes tables of any size to it.
+
+    Row groups are of `ROWS_PER_GROUP` rows, the last one aside.
+    """
+    waiting = schema.empty_table()
+    with layout.write(path) as stream, pq.ParquetWriter(stream, schema) as writer:
+
+        def write(table: pa.Table) -> None:
+            nonlocal waiting
+            waiting = pa.concat_tables([waiting, table.cast(schema)])
+            whole = waiting.num_rows - waiting.num_rows % ROWS_PER_GROUP
+            if whole:
+                writer.write_table(waiting.slice(0, whole), row_group_size=ROWS_PER_GROUP)
+                waiting = waiting.slice(whole)
+
+        yield write
+        if waiting.num_rows:
+            writer.write_table(waiting)
+
+
 def write_rows(layout: Layout, run_id: str, name: str, tables: Iterable[pa.Table]) -> str:
     """Stream tables of one schema into the run's file `name`; return its path in the output.
 
-    Each table but the last has `ROWS_PER_GROUP` rows, as `chunks` cuts them; there is at least one,
-    and it may be empty.
+    There is at least one table, and it may be empty.
     """
-    path = f"{RUNS}/{run_id}/{name}.parquet"
+    path = run_file(run_id, name)
     pieces = iter(tables)
     first = next(pieces)
-    with layout.write(path) as stream, pq.ParquetWriter(stream, first.schema) as writer:
-        writer.write_table(first)
+    with row_writer(layout, path, first.schema) as write:
+        write(first)
         for piece in pieces:
-            writer.write_table(piece)
+            write(piece)
     return path
 
 
-def read_rows(layout: Layout, path: str) -> Iterator[pa.Table]:
-    """Stream a file of `write_rows` back, some thousand rows at a time."""
+def read_rows(
+    layout: Layout, path: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Stream a file of `write_rows` back, all columns or some, some thousand rows at a time."""
     with layout.open_input(path) as stream, pq.ParquetFile(stream) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns):
             yield pa.Table.from_batches([batch])
 
 

@@ -95,5 +95,17 @@ def _settings(identity: Identity) -> Identity:
 
 
 def _difference(before: Identity, after: Identity) -> str:
+    """Name what differs as a job file writes it; of the prompt there is only a hash to tell by."""
+    if not before:
+        return "made with settings that the output has no note of"
     changed = sorted(key for key in before | after if before.get(key) != after.get(key))
-    return "; ".join(f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed)
+    return "; ".join(
+        "prompt: another text"
+        if key == "prompt"
+        else f"{key}: {_written(before.get(key))} -> {_written(after.get(key))}"
+        for key in changed
+    )
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

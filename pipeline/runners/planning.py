@@ -9,21 +9,30 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.errors import ConservationError, InputError
 from pipeline.lake.done import DoneSet
-from pipeline.lake.keys import as_array, uri_key
+from pipeline.lake.keys import as_array, column_keys, newest
+from pipeline.lake.known import KNOWN, known_schema, with_keys
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import (
+    PLANS,
+    ROWS_PER_GROUP,
     chunks,
-    documents_table,
     plans_of,
     plans_table,
     read_rows,
+    read_slice,
+    row_writer,
+    run_file,
     shards_table,
     write_rows,
 )
-from pipeline.records import Document, Plan, Shard
+from pipeline.records import FailureKind, Plan, Shard
+from pipeline.runners.listing import Listing, list_documents
 from pipeline.runners.progress import RunProgress
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.runner import Runner
@@ -33,12 +42,12 @@ from pipeline.stages.plan import shards
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What planning came to. `file` has the plans and `listing` what was listed; `total_bytes` is
-    the documents' size."""
+    """What planning came to. `file` has the plans; `known` counts the documents that earlier runs
+    planned and that were not read again; `total_bytes` is the documents' size."""
 
     file: str
-    listing: str
     documents: int
+    known: int
     pages: int
     failures: Mapping[str, int]
     total_bytes: int
@@ -46,7 +55,7 @@ class Planned:
 
     def to_json(self) -> str:
         """Return the plan's figures as one JSON object."""
-        return json.dumps({k: v for k, v in asdict(self).items() if k not in ("file", "listing")})
+        return json.dumps({k: v for k, v in asdict(self).items() if k not in ("file", "known")})
 
     def text(self) -> str:
         """Return the plan's figures for people."""
@@ -66,56 +75,81 @@ def plan_documents(
     discovery: Discovery,
     limit: int | None,
     progress: RunProgress,
+    retry: frozenset[FailureKind] | None = None,
 ) -> Planned:
-    """List documents, `limit` at most, and plan each; both lists are streamed into files.
+    """List documents, `limit` at most, and plan those that no earlier run has planned.
+
+    The plans of all are streamed into one file, in the order listed. `retry` says which documents
+    that could not be opened are tried again, see `pipeline.lake.known.Known`.
 
     Raises
     ------
     InputError
         If there is no document at all.
     """
-    run_id = recipe.provenance.run_id
     progress.planning()
-    listed = 0
-    total_bytes = 0
-
-    def counted() -> Iterator[Document]:
-        nonlocal listed, total_bytes
-        for document in islice(discovery, limit):
-            listed += 1
-            total_bytes += max(0, document.size)
-            yield document
-
-    tables = (documents_table(documents) for documents in chunks(counted()))
-    listing = write_rows(layout, run_id, "documents", tables)
-    if listed == 0:
+    listing = list_documents(layout, recipe, discovery, limit, retry)
+    if not len(listing.known):
         where = ", ".join(recipe.job.input.paths) or recipe.job.input.manifest
         raise InputError(
             f"input: no documents in {where} ({discovery.ignored} files of other types); "
             "pagelake reads PDF, PNG, JPEG, WebP and TIFF"
         )
-
     documents = pages = 0
+    ahead = pages_ahead = 0  # planned, and not in the file yet
     failures: Counter[str] = Counter()
 
-    def followed() -> Iterator[Plan]:
-        nonlocal documents, pages
-        for plan in runner.plan(listing):
-            documents += 1
-            pages += len(plan.page_numbers)
-            if plan.failure is not None:
-                failures[plan.failure.kind] += 1
-            progress.planned(documents, pages)
+    def followed(plans: Iterator[Plan]) -> Iterator[Plan]:
+        nonlocal ahead, pages_ahead
+        for plan in plans:
+            ahead += 1
+            pages_ahead += len(plan.page_numbers)
+            progress.planned(documents + ahead, pages + pages_ahead)
             yield plan
 
-    file = write_rows(layout, run_id, "plans", (plans_table(p) for p in chunks(followed())))
-    conserve("documents listed and planned", listed, documents)
-    return Planned(file, listing, documents, pages, dict(failures), total_bytes, discovery.ignored)
+    n_known = int(np.count_nonzero(listing.known))
+    new = runner.plan(listing.new_file) if n_known < len(listing.known) else iter(())
+    file = run_file(recipe.provenance.run_id, "plans")
+    with row_writer(layout, file, known_schema(recipe.provenance.fingerprint)) as write:
+        for table in _in_order(layout, listing, followed(new)):
+            documents += table.num_rows
+            pages += pc.sum(pc.list_value_length(table["page_numbers"])).as_py() or 0
+            kinds = pc.struct_field(table["failure"].combine_chunks(), "kind")
+            failures.update(kinds.drop_null().to_pylist())
+            ahead = pages_ahead = 0
+            progress.planned(documents, pages)
+            write(table)
+    conserve("documents listed and planned", len(listing.known), documents)
+    for paper in (listing.new_file, listing.known_file):
+        layout.delete(paper)
+    return Planned(
+        file, documents, n_known, pages, dict(failures), listing.total_bytes, discovery.ignored
+    )
+
+
+def _in_order(layout: Layout, listing: Listing, new: Iterator[Plan]) -> Iterator[pa.Table]:
+    """Bring known and new plans into one stream in the order listed, as rows of `KNOWN`."""
+    taken = 0
+    for start in range(0, len(listing.known), ROWS_PER_GROUP):
+        is_known = listing.known[start : start + ROWS_PER_GROUP]
+        n_known = int(np.count_nonzero(is_known))
+        n_new = len(is_known) - n_known
+        tables = []
+        if n_known:
+            tables.append(read_slice(layout, listing.known_file, taken, taken + n_known))
+            taken += n_known
+        if n_new:
+            plans = list(islice(new, n_new))
+            conserve("documents to plan and plans made", n_new, len(plans))
+            tables.append(with_keys(plans_table(plans)))
+        places = np.argsort(np.concatenate([np.flatnonzero(is_known), np.flatnonzero(~is_known)]))
+        yield pa.concat_tables([table.cast(KNOWN) for table in tables]).take(places)
+    conserve("documents to plan and plans made", 0, sum(1 for _ in new))
 
 
 def read_plans(layout: Layout, file: str) -> Iterator[Plan]:
     """Stream the plans of a run back."""
-    for table in read_rows(layout, file):
+    for table in read_rows(layout, file, PLANS.names):
         yield from plans_of(table)
 
 
@@ -133,22 +167,24 @@ class Work:
 def shard_work(layout: Layout, recipe: Recipe, planned: Planned, done: DoneSet) -> Work:
     """Pack the planned pages that are not done into shards, each content once."""
     documents = pages = doubled = 0
+    is_first = _first_of_content(layout, planned.file)
 
-    def once() -> Iterator[Plan]:
+    def remaining() -> Iterator[tuple[Plan, tuple[int, ...]]]:
         nonlocal documents, doubled
-        first = _first_of_content(layout, planned.file)
-        for plan, is_first in zip(read_plans(layout, planned.file), first, strict=True):
-            if not is_first:
-                doubled += len(plan.page_numbers)
-                continue
-            documents += any(
-                not done.contains(str(plan.document_id), (n,)) for n in plan.page_numbers
-            )
-            yield plan
+        start = 0
+        for table in read_rows(layout, planned.file, PLANS.names):
+            first = is_first[start : start + table.num_rows]
+            start += table.num_rows
+            counts = pc.list_value_length(table["page_numbers"]).to_numpy()
+            doubled += int(counts[~first].sum())
+            for batch in table.filter(pa.array(first)).to_batches():
+                for plan, todo in _unfinished(batch, done):
+                    documents += 1
+                    yield plan, todo
 
     def followed() -> Iterator[Shard]:
         nonlocal pages
-        for shard in shards(once(), done.contains):
+        for shard in shards(remaining()):
             pages += shard.n_pages
             yield shard
 
@@ -157,15 +193,28 @@ def shard_work(layout: Layout, recipe: Recipe, planned: Planned, done: DoneSet) 
     return Work(file, documents, pages, doubled)
 
 
-def _first_of_content(layout: Layout, plan_file: str) -> Iterator[bool]:
-    """Yield, a plan at a time, whether it is the first with its content: 16 bytes a document."""
-    keys = as_array(
-        uri_key(str(plan.document_id) if plan.failure is None else f"failed:{plan.document.uri}")
-        for plan in read_plans(layout, plan_file)
-    )
-    first = np.zeros(len(keys), np.bool_)
-    first[np.unique(keys, return_index=True)[1]] = True
-    yield from first.tolist()
+def _unfinished(plans: pa.RecordBatch, done: DoneSet) -> Iterator[tuple[Plan, tuple[int, ...]]]:
+    """Yield the plans that have pages to do, with those; no others are made into objects."""
+    page_numbers = plans["page_numbers"]
+    missing = done.missing(plans["document_id"], page_numbers)
+    row_of_page = np.repeat(np.arange(plans.num_rows), page_numbers.value_lengths().to_numpy())
+    rows, starts = np.unique(row_of_page[missing], return_index=True)
+    todo = np.split(page_numbers.flatten().to_numpy()[missing], starts)[1:]
+    found = plans_of(pa.Table.from_batches([plans.take(pa.array(rows))]))
+    for plan, numbers in zip(found, todo, strict=True):
+        yield plan, tuple(numbers.tolist())
+
+
+def _first_of_content(layout: Layout, plan_file: str) -> NDArray[np.bool_]:
+    """Return, a plan each, whether it is the first to open its content: 16 bytes a document."""
+    keys, opened = [as_array([])], [np.zeros(0, np.bool_)]
+    for table in read_rows(layout, plan_file, ["document_id", "failure"]):
+        opened.append(table["failure"].is_null().to_numpy())
+        ids = table["document_id"].filter(pa.array(opened[-1]))
+        keys.append(column_keys(ids.combine_chunks()))
+    first = np.concatenate(opened)
+    first[first] = newest(np.concatenate(keys)[::-1])[::-1]
+    return first
 
 
 def conserve(what: str, expected: int, found: int) -> None:

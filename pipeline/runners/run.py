@@ -18,6 +18,7 @@ from pipeline import __version__
 from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.lake.done import done_set
+from pipeline.lake.known import carry, forget
 from pipeline.lake.layout import JOB, Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.lock import Lock
@@ -113,7 +114,9 @@ def _run(
         watch.guard(progress.look),
         progress,
     ):
-        planned = plan_documents(layout, recipe, runner, discovery, options.limit, progress)
+        planned = plan_documents(
+            layout, recipe, runner, discovery, options.limit, progress, options.retry
+        )
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = shard_work(layout, recipe, planned, done)
         note(layout, recipe)
@@ -128,14 +131,18 @@ def _run(
             recipe.provenance,
             recipe.schema.document,
             Validator(recipe.schema.document).violation,
-            plan_files=[planned.file],
+            plan_files=[
+                planned.file,
+                *carry(
+                    layout, recipe.provenance.run_id, recipe.provenance.fingerprint, planned.file
+                ),
+            ],
             before_publishing=lock.require,
         )
     conserve("documents planned and written", planned.documents, sum(assembly.documents.values()))
     conserve("pages planned and written", planned.pages, sum(assembly.pages.values()))
     forget_others(layout, recipe.provenance.fingerprint)
-    for paper in (planned.listing, work.file):
-        layout.delete(paper)
+    forget(layout, keep=assembly.manifest.plans)
     summary = Summary(
         run_id=recipe.provenance.run_id,
         output=job.output.uri,
@@ -143,6 +150,7 @@ def _run(
         pages=dict(assembly.pages),
         failures=dict(assembly.failures),
         done=receipt,
+        documents_known=planned.known,
         pages_reused=sum(assembly.pages.values()) - work.pages - work.pages_doubled,
         files_ignored=planned.ignored,
         documents_carried=assembly.carried,

@@ -26,7 +26,7 @@ class Runner(Protocol):
     ) -> None: ...
 
     def plan(self, listing: str) -> Iterator[Plan]:
-        """Plan the documents listed in a file of the output; in any order."""
+        """Plan the documents listed in a file of the output, in its order."""
         ...
 
     def pages(self, shards: str) -> Iterator[Receipt]:

@@ -20,7 +20,8 @@ STAGES = ("rasterize", "encode", "generate", "parse", "write")
 class Summary:
     """Documents and pages are those of this run's input.
 
-    `pages` and `documents` count states; `skipped` are pages that the selection leaves out or that
+    `pages` and `documents` count states; `documents_known` were planned by an earlier run and not
+    read to be planned again; `skipped` are pages that the selection leaves out or that
     were finished before; `seconds` are a stage's, summed over all workers, for the pages done now.
     """
 
@@ -30,6 +31,7 @@ class Summary:
     pages: Mapping[str, int]
     failures: Mapping[str, int]
     done: Receipt
+    documents_known: int = 0
     pages_reused: int = 0
     files_ignored: int = 0
     documents_carried: int = 0
@@ -51,6 +53,8 @@ class Summary:
         table.add_column(style="bold")
         table.add_column()
         table.add_row("documents", _states(self.documents))
+        if self.documents_known:
+            table.add_row("", f"{self.documents_known:,} of them were known and not counted again")
         table.add_row("pages", _states(self.pages))
         if self.pages_reused:
             table.add_row("", f"{self.pages_reused:,} of them were finished by an earlier run")

@@ -22,7 +22,7 @@ from pipeline.errors import ConservationError, ItemError
 from pipeline.lake.exact_json import dumps
 from pipeline.lake.join import Planned, planned_pages
 from pipeline.lake.json_schema import Schema, without_unstated
-from pipeline.lake.keys import KeySet, as_array, uri_key
+from pipeline.lake.keys import KeySet, as_array, text_key
 from pipeline.lake.layout import DOCUMENTS, PAGES, Layout
 from pipeline.lake.ledger import Counts, Ledger, Manifest
 from pipeline.lake.merge import merge_records
@@ -219,6 +219,8 @@ def assemble(
     before_publishing()
     ledger.publish(manifest)
     ledger.sweep(replace(found, manifest=manifest))
+    manifest = replace(manifest, folded={})  # no such commit is there any more
+    ledger.publish(manifest)
     return Assembly(manifest, tally.documents, tally.failures, tally.pages, tally.carried)
 
 
@@ -245,7 +247,7 @@ class _Tally:
         self.pages[State.OK.value] += result.pages_ok
         self.pages[State.TRUNCATED.value] += result.pages_truncated
         self.pages[State.FAILED.value] += result.pages_failed
-        self.uris += uri_key(result.plan.document.uri)
+        self.uris += text_key(result.plan.document.uri)
 
 
 def _merged(
@@ -298,7 +300,7 @@ def _carried(layout: Layout, files: Iterable[str], tally: _Tally) -> Iterator[pa
         raise ConservationError(f"{planned.doubled()} documents are planned more than once")
     for name in files:
         for batch in read_batches(layout, name):
-            again = planned.mask(as_array(map(uri_key, batch["uri"].to_pylist())))
+            again = planned.mask(as_array(map(text_key, batch["uri"].to_pylist())))
             kept = batch.filter(pa.array(~again))
             tally.carried += kept.num_rows
             yield pa.Table.from_batches([kept])

@@ -6,7 +6,7 @@ The plan is the independent count that the finished tables are checked against (
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ItemError
@@ -29,32 +29,39 @@ def plan(
     Never raises for the document's own faults: they are the plan's `failure`.
     """
     document_id: str | None = None
-    n_pages: int | None = None
     try:
         check_unchanged(document.uri, document.size, document.modified)
         found = content(document.uri)
         document_id = _sha256(found)
         n_pages = renderer.open(found).n_pages
-        page_numbers = _select(n_pages, selection, max_pages)
     except ItemError as error:
         failure = Failure(StageName.DISCOVER, error.kind, error.message)
-        return Plan(document, document_id, n_pages, failure=failure)
-    return Plan(document, document_id, n_pages, page_numbers)
+        return Plan(document, document_id, None, failure=failure)
+    page_numbers, complaint = select_pages(n_pages, selection, max_pages)
+    return Plan(document, document_id, n_pages, page_numbers, complaint)
 
 
-def _select(n_pages: int, selection: PageSelection | None, max_pages: int) -> tuple[int, ...]:
+def select_pages(
+    n_pages: int, selection: PageSelection | None, max_pages: int
+) -> tuple[tuple[int, ...], Failure | None]:
+    """Return the pages to read of a document that opens, or none and why: reads nothing itself."""
     if selection is None:
         page_numbers = tuple(range(1, min(n_pages, max_pages + 1) + 1))
     else:
         page_numbers = selection.select(n_pages)
     if len(page_numbers) > max_pages:
-        raise ItemError(
+        return (), Failure(
+            StageName.DISCOVER,
             FailureKind.TOO_MANY_PAGES,
             f"{n_pages} pages, and input.max_pages is {max_pages}",
         )
     if not page_numbers:
-        raise ItemError(FailureKind.EMPTY, f"input.pages selects none of {n_pages} pages")
-    return page_numbers
+        return (), Failure(
+            StageName.DISCOVER,
+            FailureKind.EMPTY,
+            f"input.pages selects none of {n_pages} pages",
+        )
+    return page_numbers, None
 
 
 def _sha256(found: Path | bytes) -> str:
@@ -71,30 +78,26 @@ def _sha256(found: Path | bytes) -> str:
     return digest.hexdigest()
 
 
-def shards(
-    plans: Iterable[Plan], is_done: Callable[[str, tuple[int, ...]], bool]
-) -> Iterator[Shard]:
+def shards(work: Iterable[tuple[Plan, tuple[int, ...]]]) -> Iterator[Shard]:
     """Cut plans into windows, and pack windows into shards of at most `PAGES_PER_SHARD` pages.
 
-    Pages that `is_done` are left out. The packing depends on nothing but the plans' order, so the
-    same plan gives the same shards.
+    Each plan comes with those of its pages that are still to do. The packing depends on nothing
+    but their order, so the same work gives the same shards.
     """
     windows: list[Window] = []
     room = PAGES_PER_SHARD
-    for item in plans:
+    for item, todo in work:
         if item.failure is not None or item.document_id is None or item.n_pages is None:
             continue
-        document_id = item.document_id
-        todo = [n for n in item.page_numbers if not is_done(document_id, (n,))]
         while todo:
             windows.append(
                 Window(
-                    document_id=document_id,
+                    document_id=item.document_id,
                     uri=item.document.uri,
                     size=item.document.size,
                     modified=item.document.modified,
                     n_pages=item.n_pages,
-                    page_numbers=tuple(todo[:room]),
+                    page_numbers=todo[:room],
                     source=item.document.source,
                 )
             )

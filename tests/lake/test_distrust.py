@@ -116,6 +116,7 @@ def test_a_damaged_file_is_named_with_its_mend(output: Any, text: bytes) -> None
     uri = output.layout.uri
     with pytest.raises(OutputError, match=f"output: {uri}/_pagelake/manifest.json is damaged"):
         output.ledger.manifest()
+    output.layout.delete("_pagelake/manifest.json")
     output.layout.write_bytes("_pagelake/commits/x.json", text)
     with pytest.raises(OutputError, match=r"commits/x\.json is damaged .*delete it, and run again"):
         output.ledger.snapshot()

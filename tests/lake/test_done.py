@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import random
+
+import pyarrow as pa
 import pytest
 
 from pipeline.lake.done import done_set
+from pipeline.lake.parquet import write_table
 from pipeline.records import FailureKind
 
 CRASH, ENCRYPTED, TRUNCATED = (
@@ -66,3 +70,44 @@ def test_other_pages_and_documents_are_not_done(output):
     assert found.contains("a", (1,))
     assert not found.contains("a", (1, 2))
     assert not found.contains("b", (1,))
+
+
+def test_the_missing_pages_of_many_rows_are_told_at_once(output):
+    output.write([output.page("a", n, {"total": 1}) for n in (1, 3)])
+    found = done_set(output.ledger, "f1")
+    pages = pa.array([[1, 2, 3, 4], [], [1], [3, 1]], pa.list_(pa.int32()))
+    ids = pa.array(["a", "a", "b", "a"])
+    done = [True, False, True, False, False, True, True]
+    assert (~found.missing(ids, pages)).tolist() == done
+    assert (~found.missing(ids[2:], pages[2:])).tolist() == done[4:]
+    assert found.missing(ids[:0], pages[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("retry", [None, frozenset({CRASH}), frozenset({CRASH, TRUNCATED})])
+def test_twenty_thousand_rows_are_as_a_plain_dict_has_them(output, monkeypatch, retry):
+    drawn = random.Random(5)
+    ids = [f"{drawn.getrandbits(256):064x}" for _ in range(3000)]
+    ends = [("ok", None), ("truncated", TRUNCATED), ("failed", CRASH), ("failed", ENCRYPTED)]
+    newest = {}
+    files = []
+    for number in range(5):
+        rows = []
+        for _ in range(4000):
+            pages = [1] if drawn.random() < 0.8 else drawn.sample(range(1, 9), drawn.randint(1, 3))
+            state, kind = drawn.choice(ends)
+            rows.append((drawn.choice(ids), pages, state, kind))
+            newest[rows[-1][0], tuple(pages)] = (state, kind)
+        names = ("document_id", "page_numbers", "state", "failure_kind")
+        table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+        files.append(f"pages/{number}.parquet")
+        write_table(output.layout, files[-1], table)
+    monkeypatch.setattr(type(output.ledger), "page_files", lambda *_: files)
+
+    def finished(state: str, kind: FailureKind | None) -> bool:
+        return state != "failed" if retry is None else kind not in retry
+
+    found = done_set(output.ledger, "f1", retry)
+    expected = {key: finished(*end) for key, end in newest.items()}
+    assert len(newest) < 15_000  # rows were replaced
+    assert {key: found.contains(*key) for key in newest} == expected
+    assert len(found) == sum(expected.values())

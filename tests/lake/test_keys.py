@@ -1,8 +1,22 @@
 from __future__ import annotations
 
+import random
 import tracemalloc
 
-from pipeline.lake.keys import KeySet, as_array, newest, page_key, uri_key
+import pyarrow as pa
+
+from pipeline.lake.keys import (
+    KeySet,
+    as_array,
+    column_keys,
+    document_key,
+    newest,
+    page_column_keys,
+    page_key,
+    text_key,
+)
+
+SHA = "0123456789abcdef" * 4
 
 
 def test_keys_tell_pages_apart():
@@ -11,15 +25,15 @@ def test_keys_tell_pages_apart():
 
 
 def test_a_set_knows_its_members():
-    members = [uri_key(str(number)) for number in range(1000)]
+    members = [text_key(str(number)) for number in range(1000)]
     # A digest that ends in zero bytes is a member like any other.
     members += [b"\x01" * 15 + b"\x00", b"\x00" * 16]
     found = KeySet(as_array(members))
     assert all(key in found for key in members)
-    assert not any(uri_key(str(number)) in found for number in range(1000, 2000))
+    assert not any(text_key(str(number)) in found for number in range(1000, 2000))
     assert len(found) == 1002
-    assert uri_key("x") not in KeySet(as_array([]))
-    wanted = as_array([members[0], uri_key("x"), *members[-2:]])
+    assert text_key("x") not in KeySet(as_array([]))
+    wanted = as_array([members[0], text_key("x"), *members[-2:]])
     assert found.mask(wanted).tolist() == [True, False, True, True]
     assert KeySet(as_array([])).mask(wanted).tolist() == [False] * 4
 
@@ -32,7 +46,7 @@ def test_a_stream_of_keys_costs_little_more_than_its_array():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert keys[[0, -1]].tolist() == [number.to_bytes(16, "big") for number in (1, n_keys)]
+    assert keys[[0, -1]].tobytes() == b"".join(n.to_bytes(16, "big") for n in (1, n_keys))
     assert peak < 24 * n_keys
 
 
@@ -47,4 +61,29 @@ def test_a_doubled_member_is_counted():
 
 
 def test_a_name_that_is_not_utf8_has_a_key():
-    assert uri_key("/in/\udcff.pdf") == uri_key("/in/\\udcff.pdf")
+    assert text_key("/in/\udcff.pdf") == text_key("/in/\\udcff.pdf")
+
+
+def test_columns_have_the_keys_of_their_rows():
+    ids = [SHA, SHA[::-1], "f" * 64, "0" * 64, SHA]
+    for column in (ids, [*ids, SHA.upper(), "a", "g" * 64], ["a", "é" * 32], [SHA[1:]], []):
+        wanted = as_array(map(document_key, column))
+        assert column_keys(pa.array(column, pa.string())).tolist() == wanted.tolist()
+    pages = [[1], [2], [1, 2], [], [2**31 - 1]]
+    rows = pa.record_batch({"id": ids, "pages": pa.array(pages, pa.list_(pa.int32()))})
+    for part in (rows, rows.slice(1, 3), rows.slice(4)):
+        keys = page_column_keys(part["id"], part["pages"])
+        wanted = as_array(page_key(row["id"], tuple(row["pages"])) for row in part.to_pylist())
+        assert keys.tolist() == wanted.tolist()
+
+
+def test_keys_that_share_a_half_are_told_apart():
+    halves = [bytes([n]) * 8 for n in range(3)]
+    drawn = random.Random(1)
+    keys = [drawn.choice(halves) + drawn.choice(halves) for _ in range(40)]
+    last = {key: place for place, key in enumerate(keys)}
+    assert newest(as_array(keys)).tolist() == [last[key] == n for n, key in enumerate(keys)]
+    members, others = sorted(last)[:5], sorted(last)[5:]
+    found = KeySet(as_array([*members, members[0]]))
+    assert found.mask(as_array([*members, *others])).tolist() == [True] * 5 + [False] * len(others)
+    assert found.doubled() == 1

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 
 import pytest
 
 from pipeline.errors import OutputError
 from pipeline.lake import ledger as ledger_module
+from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Counts, Manifest
 from pipeline.records import FailureKind
 
@@ -112,6 +114,25 @@ def test_what_came_after_a_snapshot_is_not_swept(output):
     output.ledger.sweep(snapshot)
     assert output.layout.list("pages") == [later.file]
     assert output.ledger.commits() == [later]
+
+
+def test_a_snapshot_that_a_finishing_run_crosses_is_taken_again(output, monkeypatch):
+    folded = output.write([output.page("a", 1, {"total": 1})])
+    output.layout.write_bytes("pages/compacted.parquet", b"")
+    finished = manifest(output, pages=["pages/compacted.parquet"], folded=[folded])
+    listed = Layout.list
+
+    def finish(layout, folder, **options):
+        names = listed(layout, folder, **options)
+        if folder == "documents" and output.ledger.manifest() is None:
+            output.ledger.publish(finished)
+            layout.delete(folded.file)
+            layout.delete(f"_pagelake/commits/{folded.name}.json")
+            output.ledger.publish(replace(finished, folded={}))
+        return names
+
+    monkeypatch.setattr(Layout, "list", finish)
+    assert output.ledger.page_files() == ["pages/compacted.parquet"]
 
 
 def test_an_unknown_format_is_refused(output, monkeypatch):

@@ -210,6 +210,7 @@ def test_finishing_leaves_one_small_file_a_table_and_no_commits(lake):
     layout = lake.ledger.layout
     assert len(layout.list("pages")) == len(layout.list("documents")) == 1
     assert layout.list("_pagelake/commits") == []
+    assert lake.ledger.manifest().folded == {}
     assert lake.query("select count(*) from pages") == [(5,)]
 
 
@@ -404,6 +405,8 @@ def test_a_crash_around_the_swap_is_mended_by_the_next_run(lake, monkeypatch, st
     root = lake.ledger.layout.root
     live = [pq.read_table(f"{root}/{name}") for name in lake.ledger.document_files()]
     uris = [uri for table in live for uri in table["uri"].to_pylist()]
+    folded = lake.ledger.manifest().folded
+    assert len(folded) == (0 if step == "publish" else 1)
     assert sorted(uris) == (["/in/d.pdf"] if step == "publish" else ["/in/d.pdf", "/in/e.pdf"])
     assert lake.ledger.orphans() != []
 

@@ -202,7 +202,11 @@ def test_shards_cover_the_plan_exactly_and_in_order(
         for index, (pages, luck) in enumerate(drawn_plans)
     ]
     done_ids = {(f"id{index}", (number,)) for index, number in done}
-    found = list(shards(plans, lambda document_id, pages: (document_id, pages) in done_ids))
+    todo = [
+        tuple(n for n in item.page_numbers if (item.document_id, (n,)) not in done_ids)
+        for item in plans
+    ]
+    found = list(shards(zip(plans, todo, strict=True)))
     assert drawn(found) == [
         (str(item.document_id), number)
         for item in plans
@@ -226,7 +230,7 @@ def test_shards_cover_the_plan_exactly_and_in_order(
 
 def test_a_long_document_spans_shards_and_short_ones_share_one() -> None:
     plans = [made_plan(0, tuple(range(1, 36))), made_plan(1, (2,)), made_plan(2, (1, 2))]
-    found = list(shards(plans, lambda *_: False))
+    found = list(shards((item, item.page_numbers) for item in plans))
     assert [[len(w.page_numbers) for w in shard.windows] for shard in found] == [
         [16],
         [16],
@@ -235,6 +239,6 @@ def test_a_long_document_spans_shards_and_short_ones_share_one() -> None:
 
 
 def test_nothing_to_do_makes_no_shard() -> None:
-    assert list(shards([], lambda *_: False)) == []
-    assert list(shards([made_plan(0, (1,), failed=True)], lambda *_: False)) == []
-    assert list(shards([made_plan(0, (1, 2))], lambda *_: True)) == []
+    assert list(shards([])) == []
+    assert list(shards([(made_plan(0, (1,), failed=True), (1,))])) == []
+    assert list(shards([(made_plan(0, (1, 2)), ())])) == []

@@ -1,0 +1,201 @@
+"""What earlier runs found out about documents, so that no file is read twice.
+
+Every plan file, `_pagelake/runs/{run}/plans.parquet`, has beside the plans themselves a key of each
+document's uri, size and modification time, and says for which fingerprint it was made. A run reads
+the keys of all plan files there are, those of killed runs too, and takes over the plans of the
+documents that it lists again unchanged. What it does not list stays known: a finishing run copies
+such plans to its own `known.parquet`, names both files in the manifest, and deletes all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from itertools import chain
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.lake.keys import KEY, Keys, KeySet, as_array, last_places, text_key
+from pipeline.lake.layout import RUNS, Layout
+from pipeline.lake.parquet import KEY_ROWS
+from pipeline.lake.plans import PLANS, read_rows, row_writer, run_file
+from pipeline.records import FailureKind
+
+KNOWN = PLANS.append(pa.field("key", pa.binary(16), nullable=False))
+"""A plan file's columns; `known_schema` adds for which fingerprint it is."""
+
+_FOUND_OUT = ("document_id", "n_pages", "failure")
+_FINGERPRINT = b"pagelake.fingerprint"
+_GROUPS_HELD = 8
+
+
+def known_schema(fingerprint: str) -> pa.Schema:
+    """Return the schema of the plan files of a fingerprint."""
+    return KNOWN.with_metadata({_FINGERPRINT: fingerprint.encode()})
+
+
+def version_keys(documents: pa.Table) -> Keys:
+    """Return a key of uri, size and modification time for every row."""
+    columns = (documents[name].to_pylist() for name in ("uri", "size", "modified"))
+    return as_array(text_key("\0".join(map(str, row))) for row in zip(*columns, strict=True))
+
+
+def with_keys(plans: pa.Table, keys: Keys | None = None) -> pa.Table:
+    """Return rows of `PLANS` as rows of `KNOWN`."""
+    found = version_keys(plans) if keys is None else keys
+    column = pa.Array.from_buffers(pa.binary(16), len(found), [None, pa.py_buffer(found.tobytes())])
+    return plans.append_column(KNOWN.field("key"), column)
+
+
+class Known:
+    """The plans that need not be made again, in 20 bytes a document. A context manager.
+
+    With `retry` None, documents that could not be opened are not among them; with a set, those
+    whose failure is of one of these kinds are not. Of several plans for one version of a document,
+    the last run's is taken.
+    """
+
+    def __init__(
+        self, layout: Layout, fingerprint: str, retry: frozenset[FailureKind] | None = None
+    ) -> None:
+        self._open = ExitStack()
+        self._files = list(self._open.enter_context(_plan_files(layout, fingerprint)).values())
+        keys, rows, start = [as_array([])], [np.zeros(0, np.uint32)], 0
+        for file in self._files:
+            for batch in file.iter_batches(KEY_ROWS, columns=["key", "n_pages", "failure.kind"]):
+                usable = np.flatnonzero(_usable(batch, retry))
+                keys.append(_fixed(batch["key"])[usable])
+                rows.append((start + usable).astype(np.uint32))
+                start += batch.num_rows
+        all_keys, all_rows = np.concatenate(keys), np.concatenate(rows)
+        keys.clear()  # ten million are 160 MB, and sorting them wants as much again
+        places = last_places(all_keys)
+        self._rows = all_rows[places]
+        self._keys = KeySet(all_keys[places])
+        groups = [(f, g) for f, file in enumerate(self._files) for g in range(file.num_row_groups)]
+        sizes = [self._files[f].metadata.row_group(g).num_rows for f, g in groups]
+        self._groups, self._starts = groups, np.cumsum([0, *sizes])
+        # Listings keep their order, so a group that is needed is soon needed no more.
+        self._group = lru_cache(_GROUPS_HELD)(self._read_group)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, documents: pa.Table, keys: Keys) -> NDArray[np.int64]:
+        """Return where the plans of listed documents are, -1 for those that are to be planned.
+
+        What a store says neither size nor time of may have changed, so it is always planned.
+        """
+        place = self._keys.find(keys)
+        told = pc.and_(
+            pc.greater_equal(documents["size"], 0), pc.not_equal(documents["modified"], "")
+        )
+        found = (place >= 0) & told.to_numpy()
+        rows = np.full(len(keys), -1, np.int64)
+        rows[found] = self._rows[place[found]]
+        return rows
+
+    def found_out(self, rows: NDArray[np.int64]) -> pa.Table:
+        """Return `document_id`, `n_pages` and `failure` of plans that `find` found, in order."""
+        if not len(rows):
+            return _NOTHING
+        group = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(group, kind="stable")
+        numbers, firsts = np.unique(group[order], return_index=True)
+        pieces = [
+            self._group(number).take(rows[some] - self._starts[number])
+            for number, some in zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True)
+        ]
+        return pa.concat_tables(pieces).take(np.argsort(order))
+
+    def _read_group(self, number: int) -> pa.Table:
+        file, group = self._groups[number]
+        return self._files[file].read_row_group(group, columns=list(_FOUND_OUT))
+
+
+def carry(layout: Layout, run_id: str, fingerprint: str, plan_file: str) -> list[str]:
+    """Keep what is known of documents that a run's plan file does not name.
+
+    Writes their plans to a file of the run, and returns its name; none if there is nothing to keep.
+    """
+    with _plan_files(layout, fingerprint) as files:
+        older = [name for name in files if name != plan_file]
+    tables = _unnamed(layout, plan_file, older)
+    first = next((table for table in tables if table.num_rows), None)
+    if first is None:
+        return []
+    path = run_file(run_id, "known")
+    with row_writer(layout, path, known_schema(fingerprint)) as write:
+        for table in chain([first], tables):
+            write(table)
+    return [path]
+
+
+def forget(layout: Layout, keep: Sequence[str]) -> None:
+    """Delete the papers of all runs but those to keep; what runs came to (metrics) stays too."""
+    for name in layout.list(RUNS, deep=True):
+        if name.endswith(".parquet") and name not in keep:
+            layout.delete(name)
+
+
+def _unnamed(layout: Layout, plan_file: str, older: Sequence[str]) -> Iterator[pa.Table]:
+    """Stream the rows of plan files whose uris no newer file has; 16 bytes a document."""
+    named = [_uri_keys(table) for table in read_rows(layout, plan_file, ["uri"])]
+    for name in reversed(older):
+        before = KeySet(np.concatenate(named))
+        for table in read_rows(layout, name):
+            keys = _uri_keys(table)
+            new = ~before.mask(keys)
+            named.append(keys[new])
+            yield table.filter(pa.array(new))
+
+
+@contextmanager
+def _plan_files(layout: Layout, fingerprint: str) -> Iterator[dict[str, pq.ParquetFile]]:
+    """Open the plan files of a fingerprint, oldest first: run ids are sortable by time."""
+    with ExitStack() as opened:
+        files: dict[str, pq.ParquetFile] = {}
+        for name in layout.list(RUNS, deep=True):
+            if name.endswith(("/plans.parquet", "/known.parquet")):
+                try:
+                    stream = opened.enter_context(layout.open_input(name))
+                    file = opened.enter_context(pq.ParquetFile(stream))
+                except pa.ArrowInvalid:  # a store may hold half of what a killed run wrote
+                    continue
+                if (file.schema_arrow.metadata or {}).get(_FINGERPRINT) == fingerprint.encode():
+                    files[name] = file
+        yield files
+
+
+def _usable(batch: pa.RecordBatch, retry: frozenset[FailureKind] | None) -> NDArray[np.bool_]:
+    """What opened is known whatever came of it: which pages to read is settled anew."""
+    opened: NDArray[np.bool_] = batch["n_pages"].is_valid().to_numpy(zero_copy_only=False)
+    if retry is None:
+        return opened
+    kinds = pa.array([kind.value for kind in retry], pa.string())
+    again = pc.is_in(pc.struct_field(batch["failure"], "kind"), value_set=kinds)
+    kept: NDArray[np.bool_] = opened | ~again.to_numpy(zero_copy_only=False)
+    return kept
+
+
+def _fixed(column: pa.FixedSizeBinaryArray) -> Keys:
+    return np.frombuffer(column.buffers()[1], KEY, len(column), column.offset * KEY.itemsize)
+
+
+def _uri_keys(table: pa.Table) -> Keys:
+    return as_array(map(text_key, table["uri"].to_pylist()))
+
+
+_NOTHING = pa.schema([PLANS.field(name) for name in _FOUND_OUT]).empty_table()
