@@ -82,14 +82,12 @@ class Round:
         self.marks.mkdir()
         self.tally.touch()
         self._log = folder / "log"
-        self._job = folder / "job.yaml"
+        self.job = folder / "job.yaml"
         # The tally is part of the model's name and so of every row: it is the same for all rounds.
         link = folder.parent / "tally"
         link.unlink(missing_ok=True)
         link.symlink_to(self.tally)
-        self._job.write_text(
-            _JOB.format(pile=pile, tally=link, output=self.output, seconds=seconds)
-        )
+        self.job.write_text(_JOB.format(pile=pile, tally=link, output=self.output, seconds=seconds))
 
     def start(self, runner: str, kill_at: str | None = None) -> psutil.Popen:
         """Start `pagelake run`."""
@@ -100,7 +98,7 @@ class Round:
                 "PAGELAKE_KILL_MARK": str(self.marks),
                 "PYTHONPATH": str(Path(__file__).parent / "killpoints"),
             }
-        command = [sys.executable, "-m", "pipeline.cli", "run", str(self._job), "--json"]
+        command = [sys.executable, "-m", "pipeline.cli", "run", str(self.job), "--json"]
         with self._log.open("ab") as log:
             return psutil.Popen(
                 [*command, "--runner", runner], env=environment, stdout=log, stderr=log
@@ -178,7 +176,7 @@ def undisturbed(this: Round) -> Calm:
     return Calm(start_s, max(1, -(-this.generated().total() // PAGES_PER_SHARD)))
 
 
-def play(this: Round, kill: Kill, calm: Calm) -> set[str]:
+def play(this: Round, kill: Kill, calm: Calm, chance: random.Random) -> set[str]:
     """Run, kill, and run again where that is needed; return what was committed at the kill."""
     if isinstance(kill.at, str):
         run = this.start(kill.runner, kill.at)
@@ -189,7 +187,10 @@ def play(this: Round, kill: Kill, calm: Calm) -> set[str]:
         run = this.start(kill.runner)
         this.wait_for(kill.at, run, calm)
         tree = run.children(recursive=True) if run.is_running() else []
-        victims = list(_victims(kill.target, run, tree))
+        if kill.target in ("driver", "session"):
+            victims = [*tree, run] if kill.target == "session" else [run]
+        else:
+            victims = victims_of(kill.target, tree, chance)
         committed = this.committed()
         for victim in victims:
             _end(victim)
@@ -200,12 +201,10 @@ def play(this: Round, kill: Kill, calm: Calm) -> set[str]:
     return committed
 
 
-def _victims(
-    target: str, run: psutil.Popen, tree: list[psutil.Process]
-) -> Iterator[psutil.Process]:
-    if target in ("driver", "session"):
-        yield from [*tree, run] if target == "session" else [run]
-        return
+def victims_of(
+    target: str, tree: list[psutil.Process], chance: random.Random
+) -> list[psutil.Process]:
+    """Choose a process below the driver that is such a target, if there is one."""
     titles = {process: _title(process) for process in tree}
     wanted = {
         "worker": lambda title: title.startswith("ray::") and "Worker" not in title,
@@ -213,8 +212,7 @@ def _victims(
         "model": lambda title: "pipeline.runners.model_process" in title,
     }[target]
     found = [process for process, title in titles.items() if wanted(title)]
-    if found:
-        yield random.choice(found)
+    return [chance.choice(found)] if found else []
 
 
 def _title(process: psutil.Process) -> str:
@@ -262,7 +260,7 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
     bad = 0
     for number, kill in enumerate(schedule(options.moments, options.points, chance)):
         this = Round(folder / f"round-{number}", pile, options.seconds)
-        committed = play(this, kill, calm)
+        committed = play(this, kill, calm, chance)
         generated = this.generated()
         again = sorted(page for page in committed if generated[page] != 1)
         same = this.tables() == truth

@@ -74,7 +74,7 @@ def test_the_second_of_two_runs_is_told_and_a_killed_one_is_no_hindrance(
     code, out, _ = pagelake("clean", str(output), "--json")
     assert code == 0
     assert {kind: found["files"] for kind, found in json.loads(out)["kinds"].items()} == {
-        "papers": 2,
+        "papers": 1,
         "identities": 1,
         "lock": 1,
     }

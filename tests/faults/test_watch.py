@@ -82,7 +82,7 @@ def planned(recipe: Recipe) -> Iterator[Plan]:
 def one_a_shard(recipe: Recipe) -> str:
     layout = Layout.open(recipe.job.output.uri)
     layout.prepare()
-    whole = shards(planned(recipe), lambda *_: False)
+    whole = shards((plan, plan.page_numbers) for plan in planned(recipe))
     single = [Shard((window,)) for shard in whole for window in shard.windows]
     return write_rows(layout, "run", "shards", [shards_table(single)])
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
@@ -167,38 +162,6 @@ def test_a_second_run_does_nothing_again(
     after = {row["uri"]: row for row in rows(tmp_path / "out", "pages")}
     assert after[before[0]["uri"]] == before[0]
     assert len(rows(tmp_path / "out", "documents")) == 2
-
-
-def test_a_killed_run_is_continued(
-    tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
-) -> None:
-    model = {"family": "fake", "name": "fake?edge=224&seconds=0.1"}
-    job = make_job([demo / "documents"], model=model)
-    job_file = tmp_path / "job.yaml"
-    job_file.write_text(job.model_dump_json(by_alias=True))
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(job_file), "--runner", "local"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    commits = tmp_path / "out" / "_pagelake" / "commits"
-    deadline = time.monotonic() + 120
-    while not list(commits.glob("*.json")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert rows(tmp_path / "out", "documents") == []
-    commits_made = list(Ledger(Layout.open(job.output.uri)).commits())
-    assert 0 < sum(commit.n_rows for commit in commits_made) < 34
-    finished = sum(commit.states.get("ok", 0) for commit in commits_made)
-
-    summary = run_job(job)
-    assert summary.done.pages == 34 - finished
-    assert summary.pages_reused == finished
-    assert len(rows(tmp_path / "out", "documents")) == 30
-    keys = [
-        (row["document_id"], tuple(row["page_numbers"])) for row in rows(tmp_path / "out", "pages")
-    ]
-    assert len(keys) == len(set(keys)) == 34
 
 
 def test_same_bytes_under_two_names_are_generated_once(

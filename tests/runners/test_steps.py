@@ -60,7 +60,11 @@ def drawn(recipe: Recipe, watch: Watching) -> list[Sample | Failed]:
     planner, drawer = Planner(recipe), Drawer(recipe, watch)
     try:
         plans = sorted(planner.plan(Discovery(recipe.job.input)), key=lambda p: p.document.uri)
-        return [item for shard in shards(plans, lambda *_: False) for item in drawer.draw(shard)]
+        return [
+            item
+            for shard in shards((plan, plan.page_numbers) for plan in plans)
+            for item in drawer.draw(shard)
+        ]
     finally:
         planner.close()
         drawer.close()
