@@ -272,12 +272,16 @@ MODEL_COUNTS = ("forced_tokens", "drafted_tokens", "passes")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A generation with the sample it answers, and what the sample cost before, in seconds."""
+    """A generation with the sample it answers, and what the sample cost before, in seconds.
+
+    `attempts` counts the processes that tried: more than one if some died meanwhile.
+    """
 
     id: SampleId
     generation: Generation
     rasterize_s: float = 0.0
     encode_s: float = 0.0
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 `pagelake run` with Ray and the bundled `nano` reads made receipts, PDFs and images, into Parquet.
 The CPU seconds of every process of the run are read from /proc at intervals, and what is spent
 between the commits of the first and of the last tenth of the pages counts: start-up and the closing
-table do not. The model's are those of the actor that holds it. A worker of Ray takes all tasks in
+table do not. The model's are those of the process that holds it. A worker of Ray takes all tasks in
 turn, so its seconds are put down to the task that its title names when they are read.
 
 Drawing runs ahead of the model, and may be done before the last tenth or begin before the first.
@@ -44,7 +44,7 @@ from pipeline.synth.corpus import write_corpus
 from pipeline.synth.words import Split
 
 WANTED = 0.8
-MODEL = "model actor"
+MODEL = "model process"
 SHOWN = 8
 DRAWING = ("draw tasks", "renderer children")
 _MARKER = "PAGELAKE_BENCH_RUN"
@@ -55,7 +55,8 @@ _KINDS = (
     ("raylet", r"^\S*/raylet/raylet"),
     ("gcs_server", r"gcs_server"),
     ("ray agents", r"ray/(_private|dashboard|autoscaler)/.*(agent|monitor|main)|^ray::\w+Agent"),
-    (MODEL, r"^ray::\S*(MapWorker|AnswerActor)"),
+    (MODEL, r"pipeline\.runners\.model_process"),
+    ("model's actor", r"^ray::\S*(MapWorker|AnswerActor)"),
     ("plan tasks", r"^ray::.*PlanTask"),
     ("draw tasks", r"^ray::.*DrawTask"),
     ("commit tasks", r"^ray::.*CommitTask"),

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 
 import numpy as np
@@ -52,6 +52,15 @@ class _Ticket:
     future: Future[Answer | Failed] = field(default_factory=Future)
     deaths: int = 0
 
+    def settle(self, outcome: Answer | Failed) -> None:
+        """Say what became of the sample, and at which attempt."""
+        attempts = self.deaths + 1
+        if isinstance(outcome, Answer):
+            self.future.set_result(replace(outcome, attempts=attempts))
+        else:
+            failure = replace(outcome.failure, attempt=attempts)
+            self.future.set_result(replace(outcome, failure=failure))
+
     @property
     def name(self) -> tuple[str, str]:
         """What tells the sample from others, and what people call it."""
@@ -75,7 +84,7 @@ class Supervisor:
         self._sent: dict[int, _Ticket] = {}
         self._last_sign = 0.0
         self._numbers = 0
-        self._told = (0, 0)
+        self._told = (False, 0, 0)
         self._error: Exception | None = None
         self._closed = False
         self._inbox: deque[_Ticket] = deque()
@@ -189,7 +198,7 @@ class Supervisor:
             case Answered(number, outcome):
                 ticket = self._sent.pop(number)
                 self._carry_out_sentence()
-                ticket.future.set_result(outcome)
+                ticket.settle(outcome)
             case Ready():
                 self._ready, self._failed_starts = True, 0
             case Refused(error):
@@ -216,20 +225,21 @@ class Supervisor:
 
     def _tell(self) -> None:
         """Note what the model is at: one sample, or the one that has waited longest of several."""
-        told = min(self._sent, default=0), len(self._sent)
+        loads = self._process is not None and not self._ready
+        told = loads, min(self._sent, default=0), len(self._sent)
         if told == self._told:
             return
         self._told = told
-        if not self._sent:
+        if loads:
+            self._watch.tell(StageName.GENERATE, "loading", "loading the model", 1)
+        elif not self._sent:
             self._watch.rest()
-            return
-        ticket = self._sent[told[0]]
-        key, label = ticket.name
-        if len(self._sent) == 1:
-            self._watch.tell(StageName.GENERATE, key, label, ticket.deaths + 1)
         else:
-            label = f"{len(self._sent)} pages, of which {label} has waited longest,"
-            self._watch.tell(StageName.GENERATE, "several", label, 1)
+            ticket = self._sent[min(self._sent)]
+            key, label = ticket.name
+            if len(self._sent) > 1:
+                key, label = "several", f"{len(self._sent)} pages, the longest {label},"
+            self._watch.tell(StageName.GENERATE, key, label, ticket.deaths + 1)
 
     def _send(self, ticket: _Ticket) -> None:
         assert self._process is not None  # noqa: S101

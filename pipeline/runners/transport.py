@@ -60,6 +60,7 @@ SAMPLES = pa.schema(
 ANSWERS = pa.schema(
     [
         *_IDENTITY,
+        pa.field("attempts", pa.int32()),
         pa.field("text", pa.large_string()),
         pa.field("token_ids", pa.list_(pa.int32())),
         pa.field("logprobs", pa.list_(pa.float32())),
@@ -177,6 +178,7 @@ def _answer_row(answer: Answer | Failed) -> dict[str, Any]:
         "text": _utf8(answer.generation.text),
         "rasterize_s": answer.rasterize_s,
         "encode_s": answer.encode_s,
+        "attempts": answer.attempts,
     }
 
 
@@ -191,7 +193,7 @@ def _answer(row: Mapping[str, Any]) -> Answer | Failed:
         prompt_tokens=row["prompt_tokens"],
         **{name: row[name] for name in (*MODEL_TIMES, *MODEL_COUNTS)},
     )
-    return Answer(_identity(row), generation, row["rasterize_s"], row["encode_s"])
+    return Answer(_identity(row), generation, row["rasterize_s"], row["encode_s"], row["attempts"])
 
 
 def _failed_row(failed: Failed) -> dict[str, Any]:

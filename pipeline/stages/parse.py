@@ -83,6 +83,7 @@ def _result(answer: Answer, state: State, **outcome: Any) -> PageResult:
         output_tokens=len(generation.token_ids),
         rasterize_s=answer.rasterize_s,
         encode_s=answer.encode_s,
+        attempts=answer.attempts,
         **{name: getattr(generation, name) for name in (*MODEL_TIMES, *MODEL_COUNTS)},
         **outcome,
     )

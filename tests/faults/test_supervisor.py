@@ -155,6 +155,7 @@ def test_what_ended_actors_before_is_tried_alone_or_not_at_all(
     finally:
         home.forget(record=True)
     assert kinds(outcomes) == {3: (FailureKind.STAGE_CRASH, 2)}
+    assert [one.attempts for one in outcomes if isinstance(one, Answer)] == [1, 2]
 
 
 def test_the_process_ends_with_its_supervisor(supervise: Supervise) -> None:
