@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check format bench proof-corpus proof-crashes proof-history proof-memory \
+.PHONY: demo test check format bench proof-corpus proof-crashes proof-history proof-kill proof-memory \
 	proof-reading proof-resume proof-share lock clean
 
 .venv/ready: pyproject.toml constraints.txt
@@ -49,6 +49,9 @@ proof-history: .venv/ready
 
 proof-share: .venv/ready
 	$(BIN)/python infra/bench/model_share.py
+
+proof-kill: .venv/ready
+	$(BIN)/python infra/proofs/kill.py
 
 proof-crashes: .venv/ready
 	$(BIN)/python infra/proofs/renderer_crashes.py

@@ -58,7 +58,7 @@ class State(StrEnum):
 
 
 class FailureKind(StrEnum):
-    """Why an item failed. A closed list: `REMEDIES` says what a user does about each."""
+    """Why an item failed. A closed list: `pipeline.remedies` says what a user does about each."""
 
     SOURCE_MISSING = "source_missing"
     SOURCE_CHANGED = "source_changed"
@@ -79,30 +79,6 @@ class FailureKind(StrEnum):
     TRUNCATED = "truncated"
     INVALID_JSON = "invalid_json"
     SCHEMA_VIOLATION = "schema_violation"
-
-
-REMEDIES: Mapping[FailureKind, str] = {
-    FailureKind.SOURCE_MISSING: "The file is gone or may not be read; restore it and run again.",
-    FailureKind.SOURCE_CHANGED: "The file changed while the run was reading it; run again.",
-    FailureKind.UNREADABLE: "The file is damaged; repair it (for a PDF, qpdf may help).",
-    FailureKind.UNSUPPORTED: "Not a PDF, PNG, JPEG, WebP or TIFF; convert it.",
-    FailureKind.ENCRYPTED: "A password is needed; name an environment variable in "
-    "input.password_env.",
-    FailureKind.EMPTY: "The document has no page, or none that the page selection asks for.",
-    FailureKind.TOO_MANY_PAGES: "Raise input.max_pages, or select pages with input.pages.",
-    FailureKind.RENDER_TIMEOUT: "Drawing the page took too long; raise render.cpu_s or exclude it.",
-    FailureKind.RENDER_CRASH: "The renderer died on the page; try render.renderer: poppler.",
-    FailureKind.RENDER_MEMORY: "The page needs too much memory; raise render.memory_mb.",
-    FailureKind.OUT_OF_MEMORY: "The model ran out of memory on this sample; lower resources.batch.",
-    FailureKind.MODEL_ERROR: "The model step failed on this sample; the message says how.",
-    FailureKind.MODEL_CRASH: "The model's process died of this sample, alone too; exclude it.",
-    FailureKind.MODEL_TIMEOUT: "The model hung on this sample, alone too; raise limits.item_s.",
-    FailureKind.STAGE_CRASH: "A worker died of this item each time; the message names the stage.",
-    FailureKind.STAGE_TIMEOUT: "A stage did not end on this item; raise limits.item_s.",
-    FailureKind.TRUNCATED: "The answer hit the token limit; raise generation.max_new_tokens.",
-    FailureKind.INVALID_JSON: "The answer is not JSON; generation.constrained: true prevents most.",
-    FailureKind.SCHEMA_VIOLATION: "The answer breaks the schema; the message names the place.",
-}
 
 
 @dataclass(frozen=True, slots=True)

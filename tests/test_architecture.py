@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pipeline
-from pipeline.records import REMEDIES, FailureKind
+from pipeline.records import FailureKind
+from pipeline.remedies import REMEDIES
 
 ROOT = Path(pipeline.__file__).parent
 

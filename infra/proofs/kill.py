@@ -238,10 +238,9 @@ def _wait_for_silence(tree: list[psutil.Process]) -> None:
 
 
 def schedule(moments: int, points: bool, chance: random.Random) -> Iterator[Kill]:
-    """Return what to kill and when: every target at random moments, then every point."""
-    for _ in range(moments):
-        for target in TARGETS:
-            yield Kill(target, chance.uniform(-0.2, 0.95))
+    """Return what to kill and when: the targets in turn at random moments, then every point."""
+    for number in range(moments):
+        yield Kill(TARGETS[number % len(TARGETS)], chance.uniform(-0.2, 0.95))
     for point in POINTS if points else ():
         many = point in ("before-data", "before-commit", "after-commit")
         for runner in ("local", "ray"):
@@ -280,7 +279,7 @@ def main() -> None:
     """Run from the command line."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--documents", type=int, default=400)
-    options.add_argument("--moments", type=int, default=20, help="of every target")
+    options.add_argument("--moments", type=int, default=20, help="that are random")
     options.add_argument("--points", action=argparse.BooleanOptionalAction, default=True)
     options.add_argument("--seconds", type=float, default=0.01, help="that a page takes the model")
     options.add_argument("--seed", type=int, default=0)

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.records import REMEDIES, FailureKind
+from pipeline.records import FailureKind
+from pipeline.remedies import REMEDIES
 from pipeline.runners.receipt import Receipt
 
 STAGES = ("rasterize", "encode", "generate", "parse", "write")

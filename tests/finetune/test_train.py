@@ -56,31 +56,8 @@ def command(folder: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "pipeline.cli", "finetune", str(job), *options]
 
 
-def test_a_training_ends_with_a_reader_that_a_job_can_name(tmp_path: Path) -> None:
-    done = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+def test_a_stopped_training_goes_on_and_ends_with_a_reader(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    lines = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
-    (last,) = [line for line in lines if line["kind"] == "validation"]
-    assert {"record", "merchant", "items[].price", "items F1", "CER"} <= last.keys()
-    assert (out / "curve.svg").read_text().startswith("<?xml")
-    assert "latents look at their own patch" in done.stderr
-    settings = Model(name=str(out / "reader"))
-    found = resolve(settings)
-    assert found.schemas == ("receipt.v1", "text.v1")
-    assert found.canvas == (168, 224)
-    family = family_of(found)
-    model = family.load(found, settings, Placement(threads=1))
-    prompt = family.prompt(found, "", 1, "text.v1")
-    assert prompt == "<image><ocr>"
-    tile = np.full((224, 168, 1), 255, np.uint8)
-    (answer,) = model.generate([ModelInput(prompt, ((tile,),))], 4)
-    assert answer.prompt_tokens == 192 + 3
-    demo = load_job("demo", [f"model.name={out / 'reader'}"])
-    assert demo.model.name == str(out / "reader")
-
-
-def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     running = subprocess.Popen(
         command(tmp_path, "--set", "minutes=9", "--set", "processes=2"),
         stderr=subprocess.PIPE,
@@ -93,7 +70,7 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     said = running.communicate(timeout=120)[1]
     assert running.returncode == 130, said
     assert said.strip().endswith("run the same command again to go on")
-    saved = checkpoint.load(tmp_path / "out")
+    saved = checkpoint.load(out)
     assert saved is not None
     assert saved.position.documents == saved.position.steps * 2 * 2
     assert saved.position.steps > 0
@@ -107,9 +84,30 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     )
     assert again.returncode == 0, again.stderr
     assert f"{saved.position.documents:,} documents" in again.stderr.splitlines()[0]
-    after = checkpoint.load(tmp_path / "out")
+    after = checkpoint.load(out)
     assert after is not None
     assert after.position.steps > saved.position.steps
+    lines = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    (last,) = [line for line in lines if line["kind"] == "validation"]
+    assert {"record", "merchant", "items[].price", "items F1", "CER"} <= last.keys()
+    assert (out / "curve.svg").read_text().startswith("<?xml")
+    a_job_can_name(out / "reader")
+
+
+def a_job_can_name(reader: Path) -> None:
+    settings = Model(name=str(reader))
+    found = resolve(settings)
+    assert found.schemas == ("receipt.v1", "text.v1")
+    assert found.canvas == (168, 224)
+    family = family_of(found)
+    model = family.load(found, settings, Placement(threads=1))
+    prompt = family.prompt(found, "", 1, "text.v1")
+    assert prompt == "<image><ocr>"
+    tile = np.full((224, 168, 1), 255, np.uint8)
+    (answer,) = model.generate([ModelInput(prompt, ((tile,),))], 4)
+    assert answer.prompt_tokens == 192 + 3
+    demo = load_job("demo", [f"model.name={reader}"])
+    assert demo.model.name == str(reader)
 
 
 def made(folder: Path, **changes: object) -> TrainJob:

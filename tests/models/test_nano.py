@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from pipeline.evaluation.metrics import edits
+from pipeline.job import Job
 from pipeline.models.families import BUNDLED
+from pipeline.runners.run import Options, run
 from pipeline.synth.corpus import corpus_documents, write_corpus
 from pipeline.synth.words import Split
 
@@ -37,7 +41,7 @@ def found() -> dict[str, Any]:
     done = subprocess.run(
         [
             *(sys.executable, str(BENCH), "--json", "--runner", "local"),
-            *("--documents", "48", "--pairs", "48"),
+            *("--documents", "24", "--pairs", "24"),
         ],
         capture_output=True,
         text=True,
@@ -57,7 +61,7 @@ def test_it_is_small_and_of_the_stock_class() -> None:
 
 
 def test_it_reads_what_it_never_saw(found: dict[str, Any]) -> None:
-    """Bounds well below the card's figures: these are 48 documents, not 500."""
+    """Bounds well below the card's figures: these are 24 documents, not 500."""
     pipeline = found["pipeline"]
     for path, least in LEAST.items():
         assert pipeline[path] >= least, (path, pipeline)
@@ -79,16 +83,11 @@ def test_it_reads_pixels_and_does_not_guess(found: dict[str, Any]) -> None:
 def test_it_reads_a_page_as_text_too(found: dict[str, Any], tmp_path: Path) -> None:
     assert found["text_error"] < 0.05
     assert write_corpus(tmp_path, 5, 4, Split.TEST) == 4
-    output = tmp_path / "out"
-    job = tmp_path / "read.yaml"
-    job.write_text(
-        f"input: {{paths: [documents]}}\ntask: ocr\nmodel: {{name: nano}}\n"
-        f"output: {{uri: {output}}}\n"
-    )
-    run = [sys.executable, "-m", "pipeline.cli", "run", str(job), "--runner", "local"]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "mean nothing" not in done.stderr
+    output, said = tmp_path / "out", io.StringIO()
+    inputs = {"paths": [str(tmp_path / "documents")]}
+    job = Job.model_validate({"input": inputs, "task": "ocr", "output": {"uri": str(output)}})
+    assert run(job, Options(runner="local"), Console(file=said)).all_ok
+    assert "mean nothing" not in said.getvalue()
     rows = pq.read_table(output / "documents").to_pylist()
     texts = {Path(row["uri"]).stem: row["record"]["text"] for row in rows}
     for one in corpus_documents(5, 4, Split.TEST):
