@@ -96,7 +96,9 @@ class Round:
             environment |= {
                 "PAGELAKE_KILL_AT": kill_at,
                 "PAGELAKE_KILL_MARK": str(self.marks),
-                "PYTHONPATH": str(Path(__file__).parent / "killpoints"),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(Path(__file__).parent / "killpoints"), *sys.path]
+                ),
             }
         command = [sys.executable, "-m", "pipeline.cli", "run", str(self.job), "--json"]
         with self._log.open("ab") as log:
