@@ -4,8 +4,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check format bench proof-corpus proof-crashes proof-history proof-kill proof-memory \
-	proof-reading proof-resume proof-share lock clean
+.PHONY: demo test check format bench proof-corpus proof-crashes proof-flat proof-fuzz proof-history \
+	proof-kill proof-memory proof-poison proof-reading proof-resume proof-share lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -55,6 +55,9 @@ proof-kill: .venv/ready
 
 proof-crashes: .venv/ready
 	$(BIN)/python infra/proofs/renderer_crashes.py
+
+proof-fuzz: .venv/ready
+	$(BIN)/python infra/proofs/fuzz.py
 
 proof-corpus: .venv/ready
 	$(BIN)/python infra/bench/corpus.py build/corpus

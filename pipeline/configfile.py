@@ -59,6 +59,10 @@ def parse_overrides(texts: Iterable[str]) -> Tree:
     return changes
 
 
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, OverflowError)
+"""What yaml raises of values that are not of the type they are marked as, such as `!!int x`."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a key may appear once, and 2024-01-31 is text."""
 
@@ -66,6 +70,15 @@ class _Loader(yaml.SafeLoader):
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(
+            yaml.AliasEvent
+        ):  # a few lines of them unfold to terabytes, or for ever
+            problem = "an alias (*name); write the value itself"
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -83,9 +96,10 @@ def _parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise JobError(f"{where}:{line} not YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise JobError(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
+        raise JobError(f"{where}:{line} not YAML: {_shown(str(error.problem))}") from None
+    except _NOT_YAML as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise JobError(f"{where}: not YAML: {_shown(first)}") from None
 
 
 def read(path: Path) -> Tree:
@@ -103,7 +117,7 @@ def read(path: Path) -> Tree:
 
 
 def _parse_override(text: str) -> Tree:
-    match = re.fullmatch(r"(\w+(?:\.\w+)*)\s*=(.*)", text, re.DOTALL)
+    match = re.fullmatch(r"(\w+(?:\.\w+){0,9})\s*=(.*)", text, re.DOTALL)
     if match is None:
         raise JobError(f"--set {_shown(text)}: write key=value, such as model.dtype=float32")
     value = _parse_yaml(match[2], f"--set {match[1]}")
@@ -133,7 +147,7 @@ def merged(tree: Tree, changes: Tree, at: str = "") -> Tree:
 def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
     """Say which key is wrong, how, and the mend."""
     *sections, key = error["loc"] or ("",)
-    value, context = f"{_shown(repr(error['input'])):.80}", error.get("ctx", {})
+    value, context = f"{_shown(_written(error['input'])):.80}", error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
             known = _keys(model, sections)
@@ -149,11 +163,20 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
         case "model_type":
             key = _keys(model, error["loc"])[0]
             problem = f"{value} is not a section; write keys below it, such as {key}"
+        case "string_pattern_mismatch":  # of password_env alone: it may be the password itself
+            problem = "not the name of an environment variable; put one's name here"
         case "value_error":
             problem = _shown(str(context["error"]))
         case _:
             problem = f"{value}: {error['msg'][:1].lower()}{error['msg'][1:]}"
-    return f"{_dotted(error['loc'])}: {problem}" if error["loc"] else problem
+    return f"{_shown(_dotted(error['loc']))}: {problem}" if error["loc"] else problem
+
+
+def _written(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # 0xfff..., longer than Python writes in decimal
+        return "a number of too many digits"
 
 
 def _shown(text: str) -> str:

@@ -29,7 +29,10 @@ class PagelakeError(Exception):
 
 
 class UserError(PagelakeError):
-    """The user's input is wrong. The message is one line: what, where, and how to mend it."""
+    """The user's input is wrong. The message is one printable line: what, where, and the mend."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_ends_of(printable(message)))
 
 
 class JobError(UserError):
@@ -71,6 +74,11 @@ class ItemError(PagelakeError):
         self.kind = kind
         self.message = one_line(self)
         self.attempt = attempt
+
+
+def _ends_of(line: str) -> str:
+    """A line that quotes too much of a file, without its middle: the mend stands at the end."""
+    return line if len(line) <= 1000 else f"{line[:700]} ... {line[-295:]}"
 
 
 def one_line(error: BaseException) -> str:

@@ -23,17 +23,19 @@ from pydantic import (
 TEXT_SCHEMA = "text.v1"
 """The built-in schema of task `ocr`."""
 
-SchemaRef = Annotated[str, Field(min_length=1)]
-"""A packaged name ("receipt.v1"), a path to a JSON Schema, or "module:Model" (pydantic)."""
-
 NO_CREDENTIALS = (
     "the URI holds a user, password or key; take it out and use the environment or a profile"
 )
 
-_CREDENTIALS = re.compile(
-    r"""\b(?!abfss?:|hdfs:|viewfs:)[a-z][\w+.-]*://[^/?\s]*@   # user@
-      | \b[a-z][\w+.-]*://[^/?\s@\[]*:(?!\d*(?:[/?\s]|$))    # :password, whatever follows it
-      | \b[a-z][\w+.-]*://[^\s]*[?&;](?:[\w.-]*[_.-])?(?:access[_-]?key(?:[_-]?id)?|account[_-]?key
+# Searched from the "://" on, not from the scheme's first letter: that would take time that grows
+# with the square of a long text's length.
+_USER = re.compile(
+    r"""(?<=[\w+.-])(?<!\babfs)(?<!\babfss)(?<!\bhdfs)(?<!\bviewfs)://[^/?\s]*@   # user@
+      | (?<=[\w+.-])://[^/?\s@\[]*:(?!\d*(?:[/?\s]|$))    # :password, whatever follows it""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_KEY = re.compile(
+    r"""[?&;](?:[\w.-]*[_.-])?(?:access[_-]?key(?:[_-]?id)?|account[_-]?key
         |secret\w*|password|passwd|token|credentials?|sig|signature|api[_-]?key|private[_-]?key)=""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -45,7 +47,11 @@ def holds_credentials(text: str) -> bool:
     Secret keys are pasted unescaped, slashes and all, so a colon that no port follows is enough.
     Azure's container@account and the user@ of HDFS say where a file is, and are let through.
     """
-    return _CREDENTIALS.search(text) is not None
+    for word in text.split() if "://" in text else ():
+        _, _, rest = word.partition("://")
+        if _USER.search(word) or _KEY.search(rest):
+            return True
+    return False
 
 
 def _without_credentials(uri: str) -> str:
@@ -56,6 +62,13 @@ def _without_credentials(uri: str) -> str:
 
 Location = Annotated[str, AfterValidator(_without_credentials)]
 """A path or URI that may be shown and stored: it holds no credentials."""
+
+SchemaRef = Annotated[Location, Field(min_length=1)]
+"""A packaged name ("receipt.v1"), a path to a JSON Schema, or "module:Model" (pydantic)."""
+
+
+_LONG_S = 1e6
+"""The most seconds that a limit may have: what waits for them counts in numbers of fixed size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +183,7 @@ class Input(Section):
 class Model(Section):
     """Which model answers."""
 
-    name: str = Field(
+    name: Location = Field(
         default="nano",
         min_length=1,
         description="nano (bundled), a model id on the Hugging Face hub, or a local folder.",
@@ -191,7 +204,7 @@ class Model(Section):
         default="auto",
         description="Show each page as four quadrants and the whole; auto follows the checkpoint.",
     )
-    adapter: str | None = Field(
+    adapter: Location | None = Field(
         default=None, min_length=1, description="A LoRA adapter to load on top: hub id or folder."
     )
     trust_remote_code: bool = Field(
@@ -222,13 +235,19 @@ class Render(Section):
         default="pdfium", description="The library that draws PDF pages."
     )
     cpu_s: float = Field(
-        default=10.0, gt=0, description="CPU seconds that one try at a page may take."
+        default=10.0, gt=0, le=_LONG_S, description="CPU seconds that one try at a page may take."
     )
     wall_s: float = Field(
-        default=60.0, gt=0, description="Seconds by the clock that one try at a page may take."
+        default=60.0,
+        gt=0,
+        le=_LONG_S,
+        description="Seconds by the clock that one try at a page may take.",
     )
     memory_mb: int = Field(
-        default=512, ge=64, description="Memory in MiB that the renderer may add while drawing."
+        default=512,
+        ge=64,
+        le=1 << 20,
+        description="Memory in MiB that the renderer may add while drawing.",
     )
 
 
@@ -267,6 +286,7 @@ class Limits(Section):
     item_s: float = Field(
         default=600.0,
         gt=0,
+        le=_LONG_S,
         description="Seconds that one document or page may take in a stage, and the model for a "
         "step; the process that overruns them is ended. render has limits of its own.",
     )

@@ -6,10 +6,14 @@ The standard library parses decimals exactly (`parse_float`), but cannot write t
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+MAX_DEPTH = 100
+"""Objects and arrays inside one another; what reads, checks or merges values calls itself so often.
+"""
 
 
 def dumps(value: Any) -> str:
@@ -33,13 +37,32 @@ def loads(text: str) -> Any:
     Raises
     ------
     ValueError
-        If the text is not JSON, or has a number past what `Decimal` can hold. NaN and Infinity are
-        not JSON.
+        If the text is not JSON, is nested more than `MAX_DEPTH` deep, or has a number past what
+        `Decimal` can hold, or of more digits than `int` reads. NaN and Infinity are not JSON.
     """
-    return json.loads(text, parse_float=_decimal, parse_constant=_refuse)
+    try:
+        value = json.loads(text, parse_float=_decimal, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for one in level if isinstance(one, (dict, list)) for item in _items(one)]
+    return any(isinstance(one, (dict, list)) for one in level)
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _decimal(text: str) -> Decimal:
+    if len(text) > sys.get_int_max_str_digits() > 0:
+        raise ValueError("a number has too many digits")
     try:
         return Decimal(text)
     except InvalidOperation:  # JSON sets exponents no limit
@@ -56,7 +79,8 @@ def _write(value: Any, parts: list[str]) -> None:
     elif value is None or isinstance(value, bool):
         parts.append(json.dumps(value))
     elif isinstance(value, (int, float, Decimal)):
-        if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
+        # A long int is finite, and no float is as large.
+        if not (isinstance(value, int) or Decimal(value).is_finite()):
             raise ValueError(f"{value} is not a JSON number")
         parts.append(str(value))
     elif isinstance(value, Mapping):

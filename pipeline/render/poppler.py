@@ -1,8 +1,8 @@
 """PDF through poppler's pdfinfo and pdftoppm, by way of pdf2image.
 
 The programs are held to the address space and the system calls of this process. Their time is
-watched by the parent, which kills all of them. A password shows in the system's list of processes
-meanwhile.
+watched by the parent, which kills all of them. The password of a document that asks
+for one shows in the system's list of processes meanwhile.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ class PopplerDocument:
 
     def __init__(self, path: str, password: str | None) -> None:
         self._path = path
-        self._password = password
+        self._password: str | None = None  # until the document asks for one
         self._measured: tuple[int, tuple[float, float, int]] | None = None
-        self.n_pages = int(self._look()["Pages"])
+        try:
+            found = self._look()
+        except ItemError as error:
+            if error.kind is not FailureKind.ENCRYPTED or password is None:
+                raise
+            self._password = password
+            found = self._look()
+        self.n_pages = int(found["Pages"])
         if self.n_pages < 1:
             raise ItemError(FailureKind.EMPTY, "the PDF has no page")
 

@@ -34,7 +34,7 @@ class ModelProcess:
                     str(theirs.fileno()),
                 ],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                env=_environment(question),
             )
         with suppress(OSError):  # dead at once: the first look at the line will tell
             self.connection.send((question, placement))
@@ -45,3 +45,10 @@ class ModelProcess:
         status = self._process.wait()
         self.connection.close()
         return f"died of {Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+
+def _environment(question: Question) -> dict[str, str]:
+    """Return this process's environment without the documents' password."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop(question.job.input.password_env or "", None)
+    return environment

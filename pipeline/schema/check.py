@@ -13,6 +13,9 @@ from pipeline.schema.walk import children, descendants, pointer, resolve
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+MAX_SCHEMAS = 20_000
+"""Schemas inside a schema, each counted as often as it is referred to."""
+
 _REGEX = FormatChecker(formats=["regex"])
 _ANNOTATIONS = {"title", "description", "$id", "$schema", "$comment", "$defs", "definitions"}
 _ELSEWHERE = {"properties", "patternProperties", "additionalProperties", "items", "prefixItems"} | {
@@ -36,6 +39,7 @@ def check(document: Any, where: str) -> None:
     for keys, schema in descendants(document):
         if isinstance(schema, Mapping):
             _check_references(document, schema, keys, where)
+    _check_size(document, where)
     _check_loops(document, where)
     _check_top(hoisted(document), where)
 
@@ -82,6 +86,23 @@ def _check_references(
         raise SchemaError(
             f"{where}: {place}: {ref!r} leads nowhere; point at # or #/$defs/NAME"
         ) from None
+
+
+def _check_size(document: Mapping[str, Any], where: str) -> None:
+    """Refuse references to references that unfold to millions: prompt and tables unfold them."""
+    sizes: dict[int, int] = {}
+
+    def unfolded(schema: Any) -> int:
+        if id(schema) not in sizes:
+            sizes[id(schema)] = 1  # while under way: recursion is not unfolded
+            size = 1 + sum(unfolded(child) for _, child in children(schema))
+            if isinstance(schema, Mapping) and "$ref" in schema:
+                size += unfolded(resolve(document, schema["$ref"]))
+            sizes[id(schema)] = size
+        return sizes[id(schema)]
+
+    if unfolded(document) > MAX_SCHEMAS:
+        raise SchemaError(f"{where}: #: unfolds to over {MAX_SCHEMAS:,} schemas; use fewer $ref")
 
 
 def _check_loops(document: Mapping[str, Any], where: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from jsonschema.validators import extend
 from pipeline.schema.load import Schema
 
 _MESSAGE_LENGTH = 300
+_ERRORS = 1000
 _TIME = r"([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
 _URI = r"[A-Za-z][A-Za-z0-9+.-]*:([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*"
 
@@ -36,7 +38,8 @@ class Validator:
     def violation(self, instance: Any) -> str | None:
         """Return None if the instance fits, else one line: the JSON path and what is wrong."""
         try:
-            error = best_match(self._validator.iter_errors(instance))
+            # The best of the first will do: a long list of misfits has hundreds of thousands.
+            error = best_match(islice(self._validator.iter_errors(instance), _ERRORS))
         except RecursionError:
             return "$: nested too deeply to be checked"
         return None if error is None else _line(error)
@@ -92,6 +95,25 @@ def _is_multiple(value: int | float | Decimal, step: int | Decimal) -> bool:
     return -shift <= len(str(number)) and number % (unit * 10**-shift) == 0
 
 
+def _unique_items(validator: Any, wanted: bool, value: Any, _: Any) -> Any:
+    if wanted and validator.is_type(value, "array"):
+        seen: set[Hashable] = set()
+        for index, key in enumerate(map(_key, value)):
+            if key in seen:
+                yield ValidationError(f"item {index} is there twice: {value[index]!r}")
+                return
+            seen.add(key)
+
+
+def _key(value: Any) -> Hashable:
+    """What is equal for equal values: jsonschema compares each item with each other one."""
+    if isinstance(value, Mapping):
+        return "object", frozenset((name, _key(item)) for name, item in value.items())
+    if isinstance(value, list):
+        return "array", tuple(map(_key, value))
+    return isinstance(value, bool), value  # true is not 1, and 1 is 1.0
+
+
 def _scaled(value: int | float | Decimal) -> tuple[int, int]:
     """Return (n, e) such that the value is n * 10**e."""
     if isinstance(value, int):
@@ -135,7 +157,7 @@ def _is_uri(value: object) -> bool:
 
 _Exact = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    validators={"multipleOf": _multiple_of},
+    validators={"multipleOf": _multiple_of, "uniqueItems": _unique_items},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
         {"number": _is_number, "integer": _is_integer}
     ),

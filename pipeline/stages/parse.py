@@ -33,7 +33,7 @@ def parse_json(answer: Answer, validate: Validate, bounded: Validate | None = No
         return _cut_short(answer)
     try:
         record = loads(answer.generation.text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return _failed(answer, FailureKind.INVALID_JSON, f"the answer is not JSON: {error}")
     text = answer.generation.text.strip()
     if (complaint := validate(record)) is not None:

@@ -26,10 +26,12 @@ def test_what_is_written_is_read_back(value):
     assert loads(dumps(value)) == value
 
 
-@pytest.mark.parametrize("number", ["0.10", "12345678901234567890.123456789", "-0.0", "1E+30"])
+@pytest.mark.parametrize(
+    "number", ["0.10", "12345678901234567890.123456789", "-0.0", "1E+30", "9" * 400]
+)
 def test_numbers_keep_every_digit(number):
     assert dumps({"n": Decimal(number)}) == f'{{"n":{number}}}'
-    assert str(loads(number)) == number
+    assert str(loads(number)) == dumps(loads(number)) == number
 
 
 def test_text_and_nesting_match_the_standard_library():

@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from pdf2image import pdfinfo_from_path
 from pdf_builder import build_pages
-from poison_pdf import cut_in_its_trailer, deep_page_tree, good, many_words
+from poison_pdf import PASSWORD, cut_in_its_trailer, deep_page_tree, encrypted, good, many_words
 
 from pipeline.errors import ItemError
 from pipeline.records import FailureKind
+from pipeline.render import poppler
 from pipeline.render.messages import Measure, Measured, Open, Opened
 from pipeline.render.process import RenderProcess
 from pipeline.render.shared import SharedFile
@@ -151,3 +153,20 @@ def test_a_failure_is_told_in_one_printable_line():
     assert error.message.startswith("bad [31m file x")
     assert error.message.isprintable()
     assert len(error.message) == 300
+
+
+def test_poppler_is_told_the_password_by_documents_that_ask_for_one_only(monkeypatch, tmp_path):
+    told = []
+
+    def look(path, userpw=None, **options):
+        told.append(userpw)
+        return pdfinfo_from_path(path, userpw=userpw, **options)
+
+    monkeypatch.setattr(poppler, "pdfinfo_from_path", look)
+    path = tmp_path / "a.pdf"
+    path.write_bytes(cut_in_its_trailer())
+    assert poppler.PopplerDocument(str(path), PASSWORD).n_pages == 1
+    assert told == [None]
+    path.write_bytes(encrypted(PASSWORD)())
+    assert poppler.PopplerDocument(str(path), PASSWORD).n_pages == 1
+    assert told == [None, None, PASSWORD]
