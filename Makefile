@@ -38,6 +38,12 @@ bench: .venv/ready
 proof-memory: .venv/ready
 	$(BIN)/python infra/bench/memory_flat.py
 
+proof-flat: .venv/ready
+	$(BIN)/python infra/proofs/memory_long.py
+
+proof-poison: .venv/ready
+	$(BIN)/python infra/proofs/poison_run.py
+
 proof-reading: .venv/ready
 	$(BIN)/python infra/bench/reading.py
 

@@ -4,9 +4,7 @@
 
 Both runs are `pagelake run` with Ray and the weightless `fake` model, which takes pages at the full
 size of Idefics2 with image splitting. Memory is sampled over the whole process tree, Ray's own
-daemons included: the anonymous and file-backed pages of each process (PSS, so what processes share
-counts once), and what shared memory holds: the object store's file and the renderers' canvases,
-each counted once at its allocated size whoever has it mapped. Linux only.
+daemons included (`process_tree.py`). Linux only.
 """
 
 from __future__ import annotations
@@ -14,20 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fpdf import FPDF
+from process_tree import MARKER, ProcessTree, Sample, take_sample
 
-_MARKER = "PAGELAKE_BENCH_RUN"
 _MIB = 1 << 20
 _ALLOWED_MIB = 300
 _JOB = """\
@@ -42,105 +38,6 @@ model:
 output:
   uri: {output}
 """
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Bytes in use at one moment, by group of processes; `store` is shared memory."""
-
-    at_s: float
-    groups: Counter[str]
-
-    @property
-    def total(self) -> int:
-        return sum(self.groups.values())
-
-
-@dataclass
-class ProcessTree:
-    """The living processes of a run, found by parentage and by a mark in the environment.
-
-    The mark finds processes that have lost their parent; some overwrite their environment with a
-    title later, so a process once found is kept.
-    """
-
-    root: int
-    mark: str
-    _known: dict[int, str] = field(default_factory=dict)
-
-    def pids(self) -> list[int]:
-        parents: dict[int, int] = {}
-        starts: dict[int, str] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                fields = _read(entry / "stat").rpartition(")")[2].split()
-                if fields:
-                    parents[int(entry.name)] = int(fields[1])
-                    starts[int(entry.name)] = fields[19]
-        self._known = {p: s for p, s in self._known.items() if starts.get(p) == s}
-        for pid in parents.keys() - self._known.keys():
-            if pid == self.root or self.mark in _read(Path(f"/proc/{pid}/environ")):
-                self._known[pid] = starts[pid]
-        for pid in parents:
-            line, ancestor = [pid], pid
-            while (ancestor := parents.get(ancestor, 0)) and ancestor not in self._known:
-                line.append(ancestor)
-            if ancestor:
-                self._known.update((p, starts[p]) for p in line)
-        return sorted(self._known)
-
-
-def take_sample(pids: list[int], at_s: float) -> Sample:
-    groups: Counter[str] = Counter()
-    shared: dict[tuple[int, int], int] = {}
-    for pid in pids:
-        rollup = dict(
-            re.findall(r"^(\w+): +(\d+) kB$", _read(Path(f"/proc/{pid}/smaps_rollup")), re.M)
-        )
-        private = int(rollup.get("Pss_Anon", 0)) + int(rollup.get("Pss_File", 0))
-        groups[_group(pid)] += private << 10
-        shared.update(_shared_files(pid))
-    groups["shared memory (object store, canvases)"] = sum(shared.values())
-    return Sample(at_s, groups)
-
-
-def _shared_files(pid: int) -> Iterator[tuple[tuple[int, int], int]]:
-    """Yield ((device, inode), allocated bytes) of the shared-memory files that a process holds."""
-    try:
-        links = list(Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return
-    for link in links:
-        try:
-            if str(link.readlink()).startswith(("/dev/shm/", "/memfd:")):
-                status = link.stat()
-                yield (status.st_dev, status.st_ino), status.st_blocks * 512
-        except OSError:
-            continue
-
-
-def _group(pid: int) -> str:
-    command = _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
-    for name, pattern in (
-        ("renderer children", r"pipeline\.render\.child"),
-        ("driver", r"pipeline\.cli"),
-        ("raylet", r"^\S*/raylet/raylet"),
-        ("gcs_server", r"gcs_server"),
-        ("ray agents and monitors", r"ray/(_private|dashboard|autoscaler)/.*(agent|monitor|main)"),
-    ):
-        if re.search(pattern, command):
-            return name
-    # A worker's title is "ray::" and what it runs now, so workers are told apart by actor or task.
-    if match := re.match(r"ray::(_MapWorker|MapWorker|\w+)", command):
-        return "model actor" if "MapWorker" in match[1] else "task workers"
-    return "other" if command else "starting or ending"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def write_pdf(path: Path, n_pages: int) -> None:
@@ -188,15 +85,15 @@ def run(folder: Path, n_pages: int, every_s: float, sets: list[str]) -> Result:
     started = time.monotonic()
     samples: list[Sample] = []
     with (folder / f"{n_pages}.log").open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=os.environ | {_MARKER: mark}
-        )
-        tree = ProcessTree(process.pid, f"{_MARKER}={mark}")
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {MARKER: mark})
+        tree = ProcessTree(process.pid, f"{MARKER}={mark}")
         while process.poll() is None:
             samples.append(take_sample(tree.pids(), time.monotonic() - started))
             time.sleep(every_s)
     if process.returncode not in (0, 3):  # 3: the fake answers merge to no valid receipt
-        raise SystemExit(f"the run exited {process.returncode}:\n{_read(Path(log.name))[-2000:]}")
+        raise SystemExit(
+            f"the run exited {process.returncode}:\n{Path(log.name).read_text()[-2000:]}"
+        )
     return Result(n_pages, time.monotonic() - started, samples)
 
 

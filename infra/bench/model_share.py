@@ -37,7 +37,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from memory_flat import ProcessTree
+from process_tree import ProcessTree
 
 from pipeline.lake.layout import COMMITS
 from pipeline.synth.corpus import write_corpus

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -118,15 +119,13 @@ class Round:
 
     def wait_for(self, share: float, run: psutil.Popen, calm: Calm) -> None:
         """Wait until so much is done as `Kill.at` says, or the run has ended."""
-        if share < 0:
-            time.sleep(calm.start_s * (1 + share))
-            return
         commits = self.output / "_pagelake" / "commits"
+        until = time.monotonic() + (calm.start_s * (1 + share) if share < 0 else math.inf)
+        enough = max(1.0, share * calm.shards)
         while run.is_running() and run.status() != psutil.STATUS_ZOMBIE:
-            if commits.exists() and len(list(commits.glob("*.json"))) >= share * calm.shards:
-                break
-            time.sleep(0.02)
-        time.sleep(random.uniform(0, 0.3))
+            if time.monotonic() > until or len(list(commits.glob("*.json"))) >= enough:
+                return
+            time.sleep(random.uniform(0.01, 0.1))  # not always right after a commit
 
     def committed(self) -> set[str]:
         """Return the pages that are committed now, as the tally names them."""

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 from fpdf import FPDF
 
-_PDF_PAGES = 3
+PDF_PAGES = 3
 
 
-def make_pile(folder: Path, n_documents: int, seed: int) -> None:
+MIXED: Mapping[str, float] = {"image": 70, "pdf": 20, "copy": 7, "broken": 3}
+
+
+def make_pile(
+    folder: Path, n_documents: int, seed: int, shares: Mapping[str, float] = MIXED
+) -> None:
     """Write so many documents: images, PDFs of three pages, copies, and some that are broken."""
     chance = random.Random(seed)
     folder.mkdir(parents=True)
     written: list[Path] = []
     for number in range(n_documents):
-        kind = chance.choices(("image", "pdf", "copy", "broken"), (70, 20, 7, 3))[0]
+        kind = chance.choices(tuple(shares), tuple(shares.values()))[0]
         path = folder / f"{number:06}.pdf"
         if kind == "pdf":
             path.write_bytes(_pdf(chance))
@@ -41,7 +47,7 @@ def _image(chance: random.Random) -> PIL.Image.Image:
 
 def _pdf(chance: random.Random) -> bytes:
     pdf = FPDF(unit="pt", format=(200, 280))
-    for _ in range(_PDF_PAGES):
+    for _ in range(PDF_PAGES):
         pdf.add_page()
         for _ in range(6):
             pdf.set_fill_color(*chance.randbytes(3))

@@ -162,8 +162,12 @@ def _start(recipe: Recipe) -> None:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 # Ray ends a worker that is idle for a second once there are more than cores, and
-                # on a laptop would start a process anew for nearly every commit.
-                _system_config={"idle_worker_killing_time_threshold_ms": _KEEP_WORKERS_MS},
+                # on a laptop would start a process anew for nearly every commit. It also keeps what
+                # became of 100,000 tasks, some kB each, for a dashboard that is not there.
+                _system_config={
+                    "idle_worker_killing_time_threshold_ms": _KEEP_WORKERS_MS,
+                    "task_events_report_interval_ms": 0,
+                },
                 **quiet,
             )
 
