@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -45,15 +46,39 @@ class Process:
         """True if it has ended for certain. One in another container is not known to have."""
         if self.boot != _boot():
             return True
-        return self.near and _started(self.pid) != self.started
+        if not self.near:
+            return False
+        started = _started(self.pid)
+        return started is None or started not in ("", self.started)
+
+
+def how_it_ended(status: int) -> str:
+    """Say in words what a process's exit status tells, as `subprocess` gives it."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"died of {signal.Signals(-status).name}"
+    except ValueError:  # one without a name
+        return f"died of signal {-status}"
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process started, in units of the system's; None if it is gone or going."""
+    """Return when a process started, in units of the system's; None if it is gone or going.
+
+    Nothing, if it is there and its start is not to be seen: /proc may hide what other users run.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return None if Path("/proc/self/stat").exists() else _started_elsewhere(pid)
+        if not Path("/proc/self/stat").exists():
+            return _started_elsewhere(pid)
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            return ""
+        return "" if Path(f"/proc/{pid}").exists() else None
     fields = stat[stat.rindex(")") + 2 :].split()
     if fields[0] in "ZX" or int(fields[6]) & _EXITING:
         return None

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.errors import OutputError, one_line
 from pipeline.lake.keys import KEY, Keys, KeySet, as_array, last_places, text_key
 from pipeline.lake.layout import RUNS, Layout
 from pipeline.lake.parquet import KEY_ROWS
@@ -33,6 +34,7 @@ KNOWN = PLANS.append(pa.field("key", pa.binary(16), nullable=False))
 _FOUND_OUT = ("document_id", "n_pages", "failure")
 _FINGERPRINT = b"pagelake.fingerprint"
 _GROUPS_HELD = 8
+_DAMAGE = (pa.ArrowException, ValueError, OSError)
 
 
 def known_schema(fingerprint: str) -> pa.Schema:
@@ -65,10 +67,11 @@ class Known:
         self, layout: Layout, fingerprint: str, retry: frozenset[FailureKind] | None = None
     ) -> None:
         self._open = ExitStack()
-        self._files = list(self._open.enter_context(_plan_files(layout, fingerprint)).values())
+        files = self._open.enter_context(_plan_files(layout, fingerprint))
+        self._files = list(files.values())
         keys, rows, start = [as_array([])], [np.zeros(0, np.uint32)], 0
-        for file in self._files:
-            for batch in file.iter_batches(KEY_ROWS, columns=["key", "n_pages", "failure.kind"]):
+        for name, file in files.items():
+            for batch in _batches(layout, name, file):
                 usable = np.flatnonzero(_usable(batch, retry))
                 keys.append(_fixed(batch["key"])[usable])
                 rows.append((start + usable).astype(np.uint32))
@@ -125,6 +128,18 @@ class Known:
         return self._files[file].read_row_group(group, columns=list(_FOUND_OUT))
 
 
+def _batches(layout: Layout, name: str, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(KEY_ROWS, columns=["key", "n_pages", "failure.kind"])
+    except _DAMAGE as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the disk's fault
+        raise OutputError(
+            f"output {layout.uri}: {name} is damaged ({one_line(error)}); delete it and run again: "
+            "its documents are counted again"
+        ) from error
+
+
 def carry(layout: Layout, run_id: str, fingerprint: str, plan_file: str) -> list[str]:
     """Keep what is known of documents that a run's plan file does not name.
 
@@ -172,7 +187,9 @@ def _plan_files(layout: Layout, fingerprint: str) -> Iterator[dict[str, pq.Parqu
                 try:
                     stream = opened.enter_context(layout.open_input(name))
                     file = opened.enter_context(pq.ParquetFile(stream))
-                except pa.ArrowInvalid:  # a store may hold half of what a killed run wrote
+                except _DAMAGE as error:  # a store may hold half of what a killed run wrote
+                    if getattr(error, "errno", None) is not None:
+                        raise  # the disk's fault
                     continue
                 if (file.schema_arrow.metadata or {}).get(_FINGERPRINT) == fingerprint.encode():
                     files[name] = file

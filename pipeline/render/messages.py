@@ -111,6 +111,6 @@ def encode(message: Request | Reply) -> bytes:
 
 
 def decode(line: bytes) -> Request | Reply:
-    """The inverse of `encode`."""
+    """The inverse of `encode`, of what a process that one trusts has said."""
     name, fields = json.loads(line)
     return _BY_NAME[name](**fields)

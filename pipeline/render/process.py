@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -11,11 +12,24 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter
 
 from pipeline.errors import ItemError, RunError
+from pipeline.processes import how_it_ended
 from pipeline.records import FailureKind
-from pipeline.render.messages import Failed, Ready, Reply, Request, decode, encode
+from pipeline.render.messages import (
+    Drawn,
+    Failed,
+    Measured,
+    Opened,
+    Ready,
+    Reply,
+    Request,
+    TextLayer,
+    encode,
+)
 from pipeline.render.sandbox import scrubbed
 
 START_S = 120.0
@@ -27,6 +41,10 @@ _MAX_REPLY = 64 * _MIB
 _KINDS = tuple(kind.value for kind in FailureKind)
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
+
+_REPLIES: dict[str, TypeAdapter[Any]] = {
+    kind.__name__: TypeAdapter(kind) for kind in (Ready, Opened, Measured, Drawn, TextLayer, Failed)
+}
 
 
 class RenderLimits(Protocol):
@@ -76,6 +94,7 @@ class RenderProcess:
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
+        self._ended = False
         self._process = subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.PIPE,
@@ -139,8 +158,10 @@ class RenderProcess:
 
     def kill(self) -> None:
         """End the process and its children, and let go of its pipes. May be called twice."""
-        if self.alive:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if not self._ended:
+            self._ended = True
+            with suppress(ProcessLookupError):  # pdftoppm may outlive a process that is gone
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None  # noqa: S101
@@ -149,7 +170,7 @@ class RenderProcess:
 
     def _await_ready(self) -> Ready:
         try:
-            reply = decode(self._read_line(time.monotonic() + START_S, cpu_until=None))
+            reply = _understood(self._read_line(time.monotonic() + START_S, cpu_until=None))
             assert isinstance(reply, Ready)  # noqa: S101
         except (_Died, ItemError):
             self.kill()
@@ -173,10 +194,7 @@ class RenderProcess:
         if before and after:
             budget.cpu_s -= after.cpu_s - before.cpu_s
         budget.wall_s -= time.monotonic() - started
-        try:
-            return decode(line)
-        except (ValueError, TypeError, KeyError):
-            return None
+        return _understood(line)
 
     def _read_line(self, wall_until: float, cpu_until: float | None) -> bytes:
         """A line of the process's output, or `_Died`, or `ItemError` if a limit is overrun."""
@@ -192,8 +210,7 @@ class RenderProcess:
                 self._replies += piece
                 if len(self._replies) > _MAX_REPLY:
                     raise ItemError(FailureKind.RENDER_CRASH, "the renderer's reply has no end")
-            else:
-                self._check_time(wall_until, cpu_until)
+            self._check_time(wall_until, cpu_until)
         line = bytes(self._replies[:end])
         del self._replies[:end]
         return line
@@ -216,11 +233,18 @@ class RenderProcess:
         if self._address_space and self._address_space - self._peak < memory_mb * _MIB / 2:
             message = f"the renderer ran out of its {memory_mb} MiB"
             return ItemError(FailureKind.RENDER_MEMORY, message)
-        return ItemError(FailureKind.RENDER_CRASH, f"the renderer died of {self._cause()}")
+        ended = how_it_ended(self._process.returncode)
+        return ItemError(FailureKind.RENDER_CRASH, f"the renderer {ended}")
 
-    def _cause(self) -> str:
-        status = self._process.returncode
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+def _understood(line: bytes) -> Reply | None:
+    """What a reply says, None if it makes no sense: a file may have taken the process over."""
+    try:
+        name, fields = json.loads(line)
+        reply: Reply = _REPLIES[name].validate_python(fields)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return reply
 
 
 class _Died(Exception):

@@ -8,6 +8,7 @@ has a salt, the id of the run that started over.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import OutputError
@@ -29,6 +30,7 @@ def claim(ledger: Ledger, recipe: Recipe, *, fresh: bool) -> Recipe:
         If the output holds rows made with other settings, and `fresh` does not say to replace them.
     """
     manifest = ledger.manifest()
+    recipe = replace(recipe, finished_before=None if manifest is None else manifest.run_id)
     published = None if manifest is None else manifest.fingerprint
     held = {commit.fingerprint for commit in ledger.commits()}
     held |= set() if published is None else {published}
@@ -38,7 +40,7 @@ def claim(ledger: Ledger, recipe: Recipe, *, fresh: bool) -> Recipe:
     same = {fp: found for fp, found in known.items() if _settings(found) == recipe.identity}
     unfinished = [found["salt"] for fp, found in same.items() if fp != published]
     if fresh:
-        salts = sorted(salt for salt in unfinished if salt is not None)
+        salts = sorted(_salts_begun(ledger.layout, recipe, published))
         return salted(recipe, salts[-1] if salts else recipe.provenance.run_id)
     if unfinished:
         return salted(recipe, max(unfinished, key=lambda salt: salt or ""))
@@ -54,8 +56,22 @@ def claim(ledger: Ledger, recipe: Recipe, *, fresh: bool) -> Recipe:
     return recipe
 
 
+def _salts_begun(layout: Layout, recipe: Recipe, published: str | None) -> list[str]:
+    """Return the salts of unfinished `fresh` runs of the recipe, those without a commit too."""
+    found = {name.removeprefix(f"{IDENTITIES}/").removesuffix(".json") for name in _noted(layout)}
+    return [
+        identity["salt"]
+        for identity in _identities(layout, found - {published}).values()
+        if _settings(identity) == recipe.identity and identity["salt"] is not None
+    ]
+
+
+def _noted(layout: Layout) -> list[str]:
+    return [name for name in layout.list(IDENTITIES) if name.endswith(".json")]
+
+
 def note(layout: Layout, recipe: Recipe) -> None:
-    """Write down what the recipe's fingerprint is made of. Do so before its first commit."""
+    """Write down what the recipe's fingerprint is made of. Do so before its first paper."""
     text = json.dumps({**recipe.identity, "salt": recipe.salt}, indent=1)
     layout.write_bytes(_file(recipe.provenance.fingerprint), text.encode())
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from signal import Signals
 
 from pipeline.models.base import Placement
+from pipeline.processes import how_it_ended
 from pipeline.runners.recipe import Question
+
+_END_S = 60.0
 
 
 class ModelProcess:
@@ -42,9 +44,11 @@ class ModelProcess:
     def end(self) -> str:
         """Kill the process if it lives; return what it died of."""
         self._process.kill()
-        status = self._process.wait()
         self.connection.close()
-        return f"died of {Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        try:
+            return how_it_ended(self._process.wait(_END_S))
+        except subprocess.TimeoutExpired:  # in the hands of a driver that does not answer
+            return "cannot be ended"
 
 
 def _environment(question: Question) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 ::
 
-    {tmp}/pagelake-{uid}/{output}/notes/{process}.{n}      what a thread is at, while it is
+    {tmp}/pagelake-{uid}/{output}/notes/{run}/{process}.{n}    what a thread is at, while it is
     {tmp}/pagelake-{uid}/{output}/dead/{stage}.{key}.{end}.{process}.{n}.{serial}
-                                                           an item that brought a process down
+                                                               an item that brought a process down
 
 A note that its process left behind with an item in it is moved to `dead/`. Renaming is the claim:
 of several processes that try, one succeeds. Names hold all that is counted, so what a process
-writes to a file that has been moved already does no harm.
+writes to a file that has been moved already does no harm. What was under way when a whole run was
+killed is charged once, in how many processes it may have been: its grave ends in the run alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
 import shutil
 import stat
 import struct
@@ -108,8 +110,8 @@ class Note:
 class Notes:
     """The notes about one output, of all processes of this user on this machine."""
 
-    def __init__(self, output: str) -> None:
-        """Make the folder.
+    def __init__(self, output: str, run_id: str = "run") -> None:
+        """Make the folder of a run's own notes; those of others are looked after as well.
 
         Raises
         ------
@@ -121,13 +123,14 @@ class Notes:
         self.folder = home / hashlib.blake2b(output.encode(), digest_size=12).hexdigest()
         self._notes = self.folder / "notes"
         self._dead = self.folder / "dead"
-        for folder in (self.folder, self._notes, self._dead):
+        self._own = self._notes / run_id
+        for folder in (self.folder, self._notes, self._own, self._dead):
             folder.mkdir(parents=True, exist_ok=True)
         self._process = Process.current()
 
     def new(self) -> Note:
         """Make a note for the thread that calls."""
-        return Note(self._notes / f"{self._process}.{next(_numbers)}")
+        return Note(self._own / f"{self._process}.{next(_numbers)}")
 
     def look(self) -> list[Item]:
         """Return what living processes are at, oldest first.
@@ -164,33 +167,45 @@ class Notes:
     def record(self) -> dict[str, Counter[End]]:
         """Return how often each key has brought a process down, and in which ways."""
         found: dict[str, Counter[End]] = {}
-        with suppress(FileNotFoundError):
-            for path in self._dead.iterdir():
-                _, key, end, _ = path.name.split(".", 3)
-                found.setdefault(key, Counter())[End(end)] += 1
+        for path in _inside(self._dead):
+            if match := _GRAVE.match(path.name):
+                found.setdefault(match["key"], Counter())[End(match["end"])] += 1
         return found
 
     def forget(self, *, record: bool) -> None:
-        """Remove what processes are at, and with `record` all that is known."""
-        shutil.rmtree(self.folder if record else self._notes, ignore_errors=True)
-        with suppress(OSError):  # there is a record to keep
-            self._dead.rmdir()
-            self.folder.rmdir()
+        """Remove what this run's processes are at, and with `record` all that is known."""
+        shutil.rmtree(self.folder if record else self._own, ignore_errors=True)
+        with suppress(OSError):  # there is a record to keep, or another run
+            for folder in (self._notes, self._dead, self.folder):
+                folder.rmdir()
 
     @property
     def kept(self) -> bool:
         """False once the notes have been removed."""
-        return self._notes.is_dir()
+        return self._own.is_dir()
 
     def _listed(self) -> Iterator[Path]:
-        with suppress(FileNotFoundError):
-            yield from list(self._notes.iterdir())
+        for folder in _inside(self._notes):
+            yield from (path for path in _inside(folder) if _NAME.fullmatch(path.name))
 
     def _grave(self, item: Item, end: End) -> Path:
-        return self._dead / f"{item.stage}.{item.key}.{end}.{item.note.name}.{item.serial}"
+        run = item.note.parent
+        whose = f"{item.note.name}.{item.serial}" if run == self._own else run.name
+        return self._dead / f"{item.stage}.{item.key}.{end}.{whose}"
 
 
 _numbers = count()
+
+_NAME = re.compile(r"\d+_[^.]*\.\d+")
+_GRAVE = re.compile(r"\w+\.(?P<key>[0-9a-f]+)\.(?P<end>crash|timeout)\.")
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing if it is gone, or none."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _make_private(folder: Path) -> None:

@@ -56,6 +56,7 @@ class RunProgress:
 
     def planning(self) -> None:
         """Say that documents are being listed and counted."""
+        self.pausing()
         self._line("planning: listing documents and counting pages")
 
     def planned(self, documents: int, pages: int) -> None:
@@ -64,6 +65,10 @@ class RunProgress:
         text = f"{documents:,} documents, {pages:,} pages"
         self._bar.update(self._task, text=text)
         self._line_now_and_then(f"planning: {text}")
+
+    def pausing(self) -> None:
+        """Expect no sign for a while: what goes on is not followed."""
+        self._last_sign = math.inf
 
     def starting(self, documents: int, pages: int) -> None:
         """Turn to the pages: so many are to be done."""
@@ -84,7 +89,7 @@ class RunProgress:
 
     def assembling(self) -> None:
         """Say that the documents table is being made."""
-        self._last_sign = math.inf  # nothing is followed any more
+        self.pausing()
         self._bar.update(self._task, description="assembling")
         self._line("assembling documents")
 

@@ -63,10 +63,12 @@ class AnswerActor:
     """Samples -> answers, in an actor; the model is in a process of its own beside it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._supervisor = Supervisor(recipe, _placement(recipe), watch_over(recipe))
+        self._watch = watch_over(recipe)
+        self._supervisor = Supervisor(recipe, _placement(recipe), self._watch)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Answer a shard's samples; thread-safe."""
+        self._watch.refresh()  # another actor may have been brought down by this call
         return answers_table(self._supervisor.answer(samples_of(table)))
 
 

@@ -36,6 +36,7 @@ class Question:
 @dataclass(frozen=True)
 class Recipe(Question):
     """`identity` is what the fingerprint is made of, key by key: the settings that change answers.
+    `finished_before` is the run whose tables the output held when this one began.
 
     The password is kept out of every printed form.
     """
@@ -45,6 +46,7 @@ class Recipe(Question):
     provenance: Provenance
     warnings: tuple[str, ...] = ()
     salt: str | None = None
+    finished_before: str | None = None
     password: str | None = field(default=None, repr=False)
 
     @property

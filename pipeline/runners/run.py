@@ -114,12 +114,13 @@ def _run(
         watch.guard(progress.look),
         progress,
     ):
+        note(layout, recipe)
         planned = plan_documents(
             layout, recipe, runner, discovery, options.limit, progress, options.retry
         )
+        progress.pausing()
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = shard_work(layout, recipe, planned, done)
-        note(layout, recipe)
         layout.write_bytes(JOB, _job_yaml(recipe.job).encode())
         receipt = _read_pages(runner, work, progress, lock)
         conserve("pages to do and pages committed", work.pages, receipt.pages)
@@ -141,6 +142,7 @@ def _run(
         )
     conserve("documents planned and written", planned.documents, sum(assembly.documents.values()))
     conserve("pages planned and written", planned.pages, sum(assembly.pages.values()))
+    lock.require()
     forget_others(layout, recipe.provenance.fingerprint)
     forget(layout, keep=assembly.manifest.plans)
     summary = Summary(

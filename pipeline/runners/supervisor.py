@@ -3,13 +3,13 @@
 A process that dies, or does not get on for `limits.item_s` seconds, is ended and replaced. The
 samples that were under way are suspects and run one at a time, before any other: the innocent are
 answered, and one that brings down `limits.attempts` processes, the last of them alone, fails as
-`model_crash` or `model_timeout`. Before it does, the model must have answered another sample, if
-need be a blank page: a model that answers nothing ends the run instead.
+`model_crash` or `model_timeout`. Before it does, the model must have answered a blank page: one
+that answers nothing ends the run instead.
 """
 
 from __future__ import annotations
 
-import os
+import socket
 import threading
 import time
 from collections import deque
@@ -42,6 +42,8 @@ from pipeline.stages.encode import encode
 
 _LOOK_S = 0.5
 _STARTS = 3
+_LOADING_S = 3600.0  # weights may have to be fetched first
+_ASLEEP_S = 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -82,14 +84,14 @@ class Supervisor:
         self._suspects: deque[_Ticket] = deque()
         self._condemned: tuple[_Ticket, Failure] | None = None  # until the model is seen to work
         self._sent: dict[int, _Ticket] = {}
-        self._last_sign = 0.0
+        self._last_sign = self._looked = time.monotonic()
         self._numbers = 0
         self._told = (False, 0, 0)
         self._error: Exception | None = None
         self._closed = False
         self._inbox: deque[_Ticket] = deque()
         self._lock = threading.Lock()  # of the inbox, and of the end
-        self._bell, self._ring = os.pipe()
+        self._bell, self._ring = socket.socketpair()
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -121,7 +123,7 @@ class Supervisor:
 
     def _wake(self) -> None:
         with suppress(OSError):  # closed meanwhile
-            os.write(self._ring, b"!")
+            self._ring.send(b"!")
 
     def _supervise(self) -> None:
         try:
@@ -142,16 +144,16 @@ class Supervisor:
             left.append(self._condemned[0])
         for ticket in left:
             ticket.future.set_exception(error)
-        os.close(self._bell)
-        os.close(self._ring)
+        self._bell.close()
+        self._ring.close()
 
     def _take_in(self) -> None:
         """Wait until there is something to do, for a moment, and take in what has come."""
-        lines: list[Connection | int] = [self._bell]
+        lines: list[Connection | socket.socket] = [self._bell]
         if self._process is not None:
             lines.append(self._process.connection)
         if self._bell in wait(lines, _LOOK_S):
-            os.read(self._bell, 1 << 16)
+            self._bell.recv(1 << 16)
         with self._lock:
             come = list(self._inbox)
             self._inbox.clear()
@@ -170,7 +172,10 @@ class Supervisor:
 
     def _look(self) -> None:
         """Hear what the process says; notice that it died, or does not get on."""
-        process = self._process
+        process, now = self._process, time.monotonic()
+        if now - self._looked > _ASLEEP_S:  # the machine was asleep, and so was the model
+            self._last_sign = now
+        self._looked = now
         if process is None:
             return
         try:
@@ -184,12 +189,13 @@ class Supervisor:
         except (EOFError, OSError):
             self._bury(FailureKind.MODEL_CRASH, f"the model's process {process.end()}")
             return
-        if self._sent and time.monotonic() - self._last_sign > self._limits.item_s:
-            self._end_stalled(process)
+        patience = self._limits.item_s if self._ready else _LOADING_S
+        if (self._sent or not self._ready) and time.monotonic() - self._last_sign > patience:
+            self._end_stalled(process, patience)
 
-    def _end_stalled(self, process: ModelProcess) -> None:
+    def _end_stalled(self, process: ModelProcess, patience: float) -> None:
         process.end()
-        message = f"the model did not get on for {self._limits.item_s:g} s and was ended"
+        message = f"the model did not get on for {patience:g} s and was ended"
         self._bury(FailureKind.MODEL_TIMEOUT, message)
 
     def _hear(self, reply: Reply) -> str | None:
@@ -214,6 +220,7 @@ class Supervisor:
             if not (self._waiting or self._suspects or self._condemned):
                 return
             self._process, self._ready = self._start(), False
+            self._last_sign = time.monotonic()
         if not self._ready:
             return
         if self._condemned is not None or self._suspects:
@@ -250,7 +257,7 @@ class Supervisor:
         try:
             self._process.connection.send(Ask(self._numbers, ticket.sample))
         except BlockingIOError:  # it has not read for `limits.item_s`
-            self._end_stalled(self._process)
+            self._end_stalled(self._process, self._limits.item_s)
         except OSError:
             pass  # dead: the next look at the line will tell
 

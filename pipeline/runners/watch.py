@@ -217,7 +217,9 @@ def overdue(item: Item, now: float, awake_since: float) -> bool:
 def notes_of(recipe: Recipe) -> Notes:
     """Return this machine's notes about a recipe's output."""
     layout = Layout.open(recipe.job.output.uri)
-    return Notes(f"{layout.filesystem.type_name}:{layout.root}")
+    # What was brought down is on record until a run has finished: then the next begins a new one.
+    output = f"{layout.filesystem.type_name}:{layout.root}:{recipe.finished_before}"
+    return Notes(output, recipe.provenance.run_id)
 
 
 def watch_over(recipe: Recipe) -> Watch:

@@ -220,6 +220,7 @@ def assemble(
     ledger.publish(manifest)
     ledger.sweep(replace(found, manifest=manifest))
     manifest = replace(manifest, folded={})  # no such commit is there any more
+    before_publishing()
     ledger.publish(manifest)
     return Assembly(manifest, tally.documents, tally.failures, tally.pages, tally.carried)
 

@@ -109,6 +109,8 @@ def test_the_requests_of_a_try_share_its_budget(settings, tmp_path):
         b'["Opened", {"n_pages": 1, "has_forms": false}]',
         b'["Failed", {"kind": "bored", "message": ""}]',
         b'["Measured", {"depth": 1}]',
+        b'["Measured", {"width": "wide", "height": 1, "scalable": true}]',
+        b"[" * 100_000,
         b"nonsense",
         b"7",
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, OutputError
 from pipeline.job import Job
 from pipeline.lake.layout import RUNS, Layout
 from pipeline.lake.ledger import Ledger
@@ -96,14 +96,20 @@ def planned_names(job: Job) -> Iterator[str]:
     return (Path(plan.document.uri).name for plan in read_plans(layout, manifest.plans[0]))
 
 
-def interrupt(job: Job, run_job: RunJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupt(
+    job: Job,
+    run_job: RunJob,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str = "committed",
+    **options: bool,
+) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunProgress, "committed", stop)
+        patch.setattr(RunProgress, step, stop)
         with pytest.raises(KeyboardInterrupt):
-            run_job(job)
+            run_job(job, **options)
 
 
 def test_every_difference_of_settings_is_told_as_a_job_file_has_it() -> None:
@@ -245,3 +251,34 @@ def test_a_small_run_forgets_nothing_and_plans_do_not_pile_up(
     assert run_job(job).documents_known == 3
     assert len(read) == 3
     assert len(plan_papers(job)) == 1
+
+
+def test_a_fresh_run_that_committed_nothing_is_gone_on_with(
+    folder: Path,
+    make_job: MakeJob,
+    run_job: RunJob,
+    read: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = make_job([folder], **OCR)
+    run_job(job)
+    interrupt(job, run_job, monkeypatch, step="starting", fresh=True)
+    read.clear()
+    again = run_job(job, fresh=True)
+    assert (again.pages_reused, read) == (0, [])
+
+
+def test_a_damaged_plan_file_is_named_with_its_mend(
+    folder: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    job = make_job([folder], **OCR)
+    run_job(job)
+    (name,) = Ledger(Layout.open(job.output.uri)).manifest().plans  # type: ignore[union-attr]
+    plans = Path(job.output.uri) / name
+    whole = plans.read_bytes()
+    end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # of the rows, before the footer
+    plans.write_bytes(whole[:4] + bytes(end - 4) + whole[end:])
+    with pytest.raises(OutputError, match=r"plans\.parquet is damaged .*; delete it and run again"):
+        run_job(job)
+    plans.unlink()
+    assert run_job(job).all_ok

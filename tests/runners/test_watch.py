@@ -90,6 +90,28 @@ def test_an_item_is_given_up_once_it_has_ended_enough_processes(worker: Worker) 
         pass
 
 
+def test_a_run_that_was_killed_whole_is_charged_once(worker: Worker) -> None:
+    """As many workers as there are may have the same document open."""
+    for process in [worker(HANGS) for _ in range(3)]:
+        end(process)
+    watch = Watch(Notes("output", "the next"), Limits(attempts=2))
+    assert tried(watch) is None
+
+
+def test_a_run_that_ends_leaves_another_ones_notes_alone(worker: Worker) -> None:
+    other, living = Notes("output", "other"), worker(HANGS)
+    other.forget(record=False)
+    assert [item.process.pid for item in Notes("output").look()] == [living.pid]
+
+
+def test_files_of_others_among_the_notes_are_no_notes(worker: Worker) -> None:
+    notes = Notes("output")
+    (notes.folder / "notes" / "run" / ".nfs0001").touch()
+    (notes.folder / "notes" / "stray").touch()
+    (notes.folder / "dead" / "stray").touch()
+    assert (notes.look(), notes.record()) == ([], {})
+
+
 def test_of_many_that_find_a_death_one_counts_it(worker: Worker) -> None:
     end(worker(HANGS))
     watches = [Watch(Notes("output"), Limits(attempts=2)) for _ in range(3)]
