@@ -22,7 +22,8 @@ REMEDIES: Mapping[FailureKind, str] = {
     FailureKind.MODEL_ERROR: "The model step failed on this sample; the message says how.",
     FailureKind.MODEL_CRASH: "The model's process died of this sample, alone too; exclude it.",
     FailureKind.MODEL_TIMEOUT: "The model hung on this sample, alone too; raise limits.item_s.",
-    FailureKind.STAGE_CRASH: "A worker died of this item each time; the message names the stage.",
+    FailureKind.STAGE_CRASH: "A worker died at this item each time; exclude it, or "
+    "free memory if the machine was short of it.",
     FailureKind.STAGE_TIMEOUT: "A stage did not end on this item; raise limits.item_s.",
     FailureKind.TRUNCATED: "The answer hit the token limit; raise generation.max_new_tokens.",
     FailureKind.INVALID_JSON: "The answer is not JSON; generation.constrained: true prevents most.",

@@ -117,7 +117,7 @@ class Round:
         """Count how often each page was answered."""
         return Counter(self.tally.read_text().split())
 
-    def wait_for(self, share: float, run: psutil.Popen, calm: Calm) -> None:
+    def wait_for(self, share: float, run: psutil.Popen, calm: Calm, chance: random.Random) -> None:
         """Wait until so much is done as `Kill.at` says, or the run has ended."""
         commits = self.output / "_pagelake" / "commits"
         until = time.monotonic() + (calm.start_s * (1 + share) if share < 0 else math.inf)
@@ -125,7 +125,7 @@ class Round:
         while run.is_running() and run.status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > until or len(list(commits.glob("*.json"))) >= enough:
                 return
-            time.sleep(random.uniform(0.01, 0.1))  # not always right after a commit
+            time.sleep(chance.uniform(0.01, 0.1))  # not always right after a commit
 
     def committed(self) -> set[str]:
         """Return the pages that are committed now, as the tally names them."""
@@ -186,7 +186,7 @@ def play(this: Round, kill: Kill, calm: Calm, chance: random.Random) -> set[str]
         _wait_for_silence([])
     else:
         run = this.start(kill.runner)
-        this.wait_for(kill.at, run, calm)
+        this.wait_for(kill.at, run, calm, chance)
         tree = run.children(recursive=True) if run.is_running() else []
         if kill.target in ("driver", "session"):
             victims = [*tree, run] if kill.target == "session" else [run]

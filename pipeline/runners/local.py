@@ -10,9 +10,10 @@ from pipeline.lake.layout import Layout
 from pipeline.lake.plans import documents_of, read_rows, shards_of
 from pipeline.models.base import Placement
 from pipeline.records import Plan
+from pipeline.runners.answerer import Answerer
 from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
-from pipeline.runners.steps import Answerer, Committer, Drawer, Planner
+from pipeline.runners.steps import Committer, Drawer, Planner
 from pipeline.runners.watch import UNWATCHED, Watching
 
 

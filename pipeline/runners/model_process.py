@@ -18,9 +18,9 @@ from multiprocessing.connection import Connection
 from pipeline.errors import PagelakeError, RunError, one_line
 from pipeline.models.base import Placement
 from pipeline.records import Answer, Failed
+from pipeline.runners.answerer import Answerer
 from pipeline.runners.model_messages import Alive, Answered, Ask, Broken, Ready, Refused, Reply
 from pipeline.runners.recipe import Question
-from pipeline.runners.steps import Answerer
 
 _BEAT_S = 0.5
 _PR_SET_PDEATHSIG = 1

@@ -3,33 +3,29 @@
 ::
 
     Planner: Documents -> Plans        Drawer: Shard -> Samples
-    Answerer: Samples -> Answers       Committer: Answers -> Receipt
+                                       Committer: Answers -> Receipt
+
+What lies between the last two is `pipeline.runners.answerer`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from pipeline.engine.engine import Engine, Limits
-from pipeline.engine.grammar import Grammar
 from pipeline.errors import ItemError, RunError
 from pipeline.job import PageSelection, parse_pages
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Commit, Ledger
 from pipeline.lake.types import arrow_type
-from pipeline.models.base import Placement
-from pipeline.models.families import family_of
 from pipeline.records import (
     Answer,
     Document,
     Failed,
     Failure,
-    Generation,
     PageResult,
     Plan,
     Sample,
@@ -40,11 +36,10 @@ from pipeline.records import (
 )
 from pipeline.render.renderer import Renderer, longest_s
 from pipeline.runners.receipt import Receipt
-from pipeline.runners.recipe import Question, Recipe
+from pipeline.runners.recipe import Recipe
 from pipeline.runners.watch import UNWATCHED, Watching
 from pipeline.schema import Validator, bound_lists, relax
 from pipeline.stages.encode import encode
-from pipeline.stages.generate import Ask, Grammars, generate, outcome, submit
 from pipeline.stages.parse import Validate, parse_failed, parse_json, parse_text
 from pipeline.stages.plan import plan
 from pipeline.stages.rasterize import rasterize
@@ -127,55 +122,6 @@ class Drawer:
     def close(self) -> None:
         """End the renderer's child."""
         self._renderer.close()
-
-
-class Answerer:
-    """Holds the model and its engine: made once an actor, used for every sample it gets."""
-
-    def __init__(self, question: Question, placement: Placement) -> None:
-        job, checkpoint = question.job, question.checkpoint
-        model = family_of(checkpoint).load(checkpoint, job.model, placement)
-        grammars = None
-        if job.task == "extract" and job.generation.constrained:
-            compact, most = checkpoint.compact_json, job.generation.max_items
-            whole, part = (
-                # One item too many tells that the model would have gone on.
-                schema if most is None else bound_lists(schema, most + 1)
-                for schema in (question.schema.document, relax(question.schema))
-            )
-            grammars = Grammars(
-                whole=Grammar(whole, model.vocabulary, compact=compact),
-                part=Grammar(part, model.vocabulary, compact=compact),
-            )
-        self._ask = Ask(question.prompt, job.generation.max_new_tokens, grammars)
-        self._engine = Engine(model, Limits(batch=job.resources.batch))
-
-    def answer(self, samples: Sequence[Sample | Failed]) -> list[Answer | Failed]:
-        """Answer samples, in order; thread-safe."""
-        return generate(samples, self._engine, self._ask)
-
-    def start(self, sample: Sample, done: Callable[[Answer | Failed | Exception], None]) -> None:
-        """Answer a sample and call `done`, from another thread; thread-safe.
-
-        It gets an exception if the engine failed, after which nothing more will be answered.
-        """
-
-        def settle(future: Future[Generation]) -> None:
-            try:
-                done(outcome(sample, future))
-            except RuntimeError as error:
-                done(error)
-
-        submit(sample, self._engine, self._ask).add_done_callback(settle)
-
-    @property
-    def progress(self) -> int:
-        """A number that grows for as long as the engine gets on."""
-        return self._engine.progress
-
-    def close(self, *, drain: bool = True) -> None:
-        """Answer what is queued, then stop; without `drain`, stop at once."""
-        self._engine.close(drain=drain)
 
 
 class Committer:

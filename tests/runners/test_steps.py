@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,3 +118,12 @@ def test_rows_that_cannot_be_written_are_no_pages_fault(
 ) -> None:
     with pytest.raises(RunError, match=r"4 rows from page 1 of .*: 3 died"):
         Committer(recipe, GivesUp("write", "")).commit(answers)
+
+
+def test_workers_that_hold_no_model_load_no_torch() -> None:
+    code = (
+        "import sys, pipeline.runners.ray_steps, pipeline.models.idefics2.encoder\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert {"torch", "transformers", "ray"}.isdisjoint(loaded)

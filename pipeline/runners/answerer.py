@@ -1,0 +1,67 @@
+"""The step of a run that needs the model: Samples -> Answers.
+
+Apart from the other steps, so that no process but the model's loads torch for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from pipeline.engine.engine import Engine, Limits
+from pipeline.engine.grammar import Grammar
+from pipeline.models.base import Placement
+from pipeline.models.families import family_of
+from pipeline.records import Answer, Failed, Generation, Sample
+from pipeline.runners.recipe import Question
+from pipeline.schema import bound_lists, relax
+from pipeline.stages.generate import Ask, Grammars, generate, outcome, submit
+
+
+class Answerer:
+    """Holds the model and its engine: made once an actor, used for every sample it gets."""
+
+    def __init__(self, question: Question, placement: Placement) -> None:
+        job, checkpoint = question.job, question.checkpoint
+        model = family_of(checkpoint).load(checkpoint, job.model, placement)
+        grammars = None
+        if job.task == "extract" and job.generation.constrained:
+            compact, most = checkpoint.compact_json, job.generation.max_items
+            whole, part = (
+                # One item too many tells that the model would have gone on.
+                schema if most is None else bound_lists(schema, most + 1)
+                for schema in (question.schema.document, relax(question.schema))
+            )
+            grammars = Grammars(
+                whole=Grammar(whole, model.vocabulary, compact=compact),
+                part=Grammar(part, model.vocabulary, compact=compact),
+            )
+        self._ask = Ask(question.prompt, job.generation.max_new_tokens, grammars)
+        self._engine = Engine(model, Limits(batch=job.resources.batch))
+
+    def answer(self, samples: Sequence[Sample | Failed]) -> list[Answer | Failed]:
+        """Answer samples, in order; thread-safe."""
+        return generate(samples, self._engine, self._ask)
+
+    def start(self, sample: Sample, done: Callable[[Answer | Failed | Exception], None]) -> None:
+        """Answer a sample and call `done`, from another thread; thread-safe.
+
+        It gets an exception if the engine failed, after which nothing more will be answered.
+        """
+
+        def settle(future: Future[Generation]) -> None:
+            try:
+                done(outcome(sample, future))
+            except RuntimeError as error:
+                done(error)
+
+        submit(sample, self._engine, self._ask).add_done_callback(settle)
+
+    @property
+    def progress(self) -> int:
+        """A number that grows for as long as the engine gets on."""
+        return self._engine.progress
+
+    def close(self, *, drain: bool = True) -> None:
+        """Answer what is queued, then stop; without `drain`, stop at once."""
+        self._engine.close(drain=drain)
