@@ -22,6 +22,8 @@ from pipeline.packaged import packaged_file, packaged_names
 Tree = dict[str, Any]
 """Keys and values as YAML gives them, before they are checked."""
 
+_MOST_NODES = 100_000
+
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -71,14 +73,14 @@ class _Loader(yaml.SafeLoader):
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(
-            yaml.AliasEvent
-        ):  # a few lines of them unfold to terabytes, or for ever
-            problem = "an alias (*name); write the value itself"
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, problem, mark)
-        return super().compose_node(parent, index)
+    def get_single_data(self) -> Any:
+        node = self.get_single_node()
+        if node is None:
+            return None
+        if _unfolded(node, {}) > _MOST_NODES:  # a few lines of aliases may unfold to terabytes
+            problem = f"its aliases unfold to over {_MOST_NODES:,} values; write fewer"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return self.construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -89,6 +91,20 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _unfolded(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count the values that a node stands for, an alias as often as it is named."""
+    if id(node) in sizes:
+        if sizes[id(node)] == 0:
+            problem = "an alias (*name) stands inside of what it names"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return sizes[id(node)]
+    sizes[id(node)] = 0  # while under way
+    items = node.value if isinstance(node, yaml.CollectionNode) else ()
+    inside = [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
+    sizes[id(node)] = 1 + sum(_unfolded(part, sizes) for part in inside)
+    return sizes[id(node)]
 
 
 def _parse_yaml(text: str, where: str) -> Any:

@@ -39,6 +39,12 @@ def test_a_yaml_value_that_is_not_of_its_type_is_a_mistake(tmp_path: Path, value
     assert complaint(tmp_path, "", (f"prompt={value}",))
 
 
+def test_an_alias_stands_for_what_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB + "name: &a same\nprompt: *a\n")
+    assert load_job(str(path)).prompt == "same"
+
+
 def test_yaml_that_unfolds_without_bounds_is_refused_at_once(tmp_path: Path) -> None:
     laughs = "a0: &a0 [x, x, x]\n"
     for level in range(1, 30):

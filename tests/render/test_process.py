@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import resource_tracker
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,9 +27,13 @@ def no_poppler(monkeypatch, tmp_path):
 
 
 def render_processes() -> list[psutil.Process]:
-    # Other tests may have started the standard library's tracker, which stays as long as Python.
-    tracker = resource_tracker._resource_tracker._pid
-    return [child for child in psutil.Process().children(recursive=True) if child.pid != tracker]
+    """The processes below this one that render, and what those have started."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # gone, or going
+            if "pipeline.render.child" in child.cmdline():
+                found += [child, *child.children(recursive=True)]
+    return found
 
 
 @pytest.mark.usefixtures("no_poppler")
@@ -130,7 +134,7 @@ def test_it_dies_with_its_parent_even_while_it_hangs(hanging_pdf, tmp_path):
 HANG = """
 import sys
 from pathlib import Path
-from multiprocessing import resource_tracker
+
 from types import SimpleNamespace
 from pipeline.models.base import PagePlan
 from pipeline.render.renderer import Renderer

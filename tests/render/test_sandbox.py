@@ -87,7 +87,8 @@ def test_the_renderer_is_shut_in_and_sees_no_secret(make_renderer, pdf_of, monke
         (child,) = (
             process
             for process in psutil.Process().children()
-            if "pipeline.render.child" in process.cmdline()
+            if process.status() != psutil.STATUS_ZOMBIE
+            and "pipeline.render.child" in process.cmdline()
         )
         assert "s3cret" not in child.environ().values()
         assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
