@@ -132,8 +132,7 @@ def _batches(layout: Layout, name: str, file: pq.ParquetFile) -> Iterator[pa.Rec
     try:
         yield from file.iter_batches(KEY_ROWS, columns=["key", "n_pages", "failure.kind"])
     except _DAMAGE as error:
-        if getattr(error, "errno", None) is not None:
-            raise  # the disk's fault
+        _raise_if_of_the_disk(error)
         raise OutputError(
             f"output {layout.uri}: {name} is damaged ({one_line(error)}); delete it and run again: "
             "its documents are counted again"
@@ -188,12 +187,17 @@ def _plan_files(layout: Layout, fingerprint: str) -> Iterator[dict[str, pq.Parqu
                     stream = opened.enter_context(layout.open_input(name))
                     file = opened.enter_context(pq.ParquetFile(stream))
                 except _DAMAGE as error:  # a store may hold half of what a killed run wrote
-                    if getattr(error, "errno", None) is not None:
-                        raise  # the disk's fault
+                    _raise_if_of_the_disk(error)
                     continue
                 if (file.schema_arrow.metadata or {}).get(_FINGERPRINT) == fingerprint.encode():
                     files[name] = file
         yield files
+
+
+def _raise_if_of_the_disk(error: Exception) -> None:
+    """Damage to a file has no number of the system's; what has one is no fault of the file."""
+    if getattr(error, "errno", None) is not None:
+        raise error
 
 
 def _usable(batch: pa.RecordBatch, retry: frozenset[FailureKind] | None) -> NDArray[np.bool_]:

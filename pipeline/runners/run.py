@@ -40,7 +40,7 @@ from pipeline.runners.runner import Runner
 from pipeline.runners.summary import Summary
 from pipeline.runners.watch import Watch, notes_of
 from pipeline.schema import Validator
-from pipeline.stages.assemble import assemble
+from pipeline.stages.assemble import Assembly, assemble
 from pipeline.stages.discover import Discovery
 
 
@@ -126,20 +126,7 @@ def _run(
         conserve("pages to do and pages committed", work.pages, receipt.pages)
         lock.require()
         progress.assembling()
-        assembly = assemble(
-            ledger,
-            read_plans(layout, planned.file),
-            recipe.provenance,
-            recipe.schema.document,
-            Validator(recipe.schema.document).violation,
-            plan_files=[
-                planned.file,
-                *carry(
-                    layout, recipe.provenance.run_id, recipe.provenance.fingerprint, planned.file
-                ),
-            ],
-            before_publishing=lock.require,
-        )
+        assembly = _assemble(ledger, lock, recipe, planned)
     conserve("documents planned and written", planned.documents, sum(assembly.documents.values()))
     conserve("pages planned and written", planned.pages, sum(assembly.pages.values()))
     lock.require()
@@ -161,6 +148,21 @@ def _run(
     )
     layout.write_bytes(_metrics_file(recipe), summary.to_json().encode())
     return summary
+
+
+def _assemble(ledger: Ledger, lock: Lock, recipe: Recipe, planned: Planned) -> Assembly:
+    """Publish the tables, and with them what is known of documents that this run did not list."""
+    layout, provenance = ledger.layout, recipe.provenance
+    carried = carry(layout, provenance.run_id, provenance.fingerprint, planned.file)
+    return assemble(
+        ledger,
+        read_plans(layout, planned.file),
+        provenance,
+        recipe.schema.document,
+        Validator(recipe.schema.document).violation,
+        plan_files=[planned.file, *carried],
+        before_publishing=lock.require,
+    )
 
 
 def dry_run(job: Job, options: Options, console: Console) -> Planned:

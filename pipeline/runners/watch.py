@@ -143,8 +143,9 @@ class Watch:
             stage_crash or stage_timeout, and nothing is done: it has brought down too many
             processes before.
         """
-        attempt = self.tried(stage, key) + 1
-        self._begin(stage, key, label, self._limits.item_s + more_s, attempt)
+        short = key_of(stage, key)
+        attempt = self._times(stage, short) + 1
+        self._note().begin(stage, short, label, self._limits.item_s + more_s, attempt)
         try:
             yield
         finally:
@@ -158,7 +159,10 @@ class Watch:
         ItemError
             stage_crash or stage_timeout, if they were too many.
         """
-        ends = self._record.get(key_of(stage, key))
+        return self._times(stage, key_of(stage, key))
+
+    def _times(self, stage: str, short: str) -> int:
+        ends = self._record.get(short)
         if ends is None:
             return 0
         if ends.total() >= self._limits.attempts:
@@ -167,14 +171,11 @@ class Watch:
 
     def tell(self, stage: str, key: str, label: str, attempt: int) -> None:
         """Note what this thread is at until it says otherwise, for as long as it takes."""
-        self._begin(stage, key, label, math.inf, attempt)
+        self._note().begin(stage, key_of(stage, key), label, math.inf, attempt)
 
     def rest(self) -> None:
         """Note that this thread is at nothing."""
         self._note().end()
-
-    def _begin(self, stage: str, key: str, label: str, allowed_s: float, attempt: int) -> None:
-        self._note().begin(stage, key_of(stage, key), label, allowed_s, attempt)
 
     def _note(self) -> Note:
         note: Note | None = getattr(self._mine, "note", None)
