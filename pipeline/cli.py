@@ -173,8 +173,8 @@ def finetune(
     ] = None,
 ) -> None:
     """Train a reader, or go on from its last checkpoint."""
-    from pipeline.finetune.job import load_train_job
-    from pipeline.finetune.launch import train
+    from pipeline.pretrain.job import load_train_job
+    from pipeline.pretrain.launch import train
 
     loaded = load_train_job(job, settings or (), output)
     with _interruptible():

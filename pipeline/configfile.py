@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.credentials import holds_credentials
 from pipeline.errors import JobError
-from pipeline.job import holds_credentials
 from pipeline.packaged import packaged_file, packaged_names
 
 Tree = dict[str, Any]

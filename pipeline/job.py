@@ -6,8 +6,6 @@ Frozen pydantic models, one a section of the job file; a key they do not know is
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,38 +18,16 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.credentials import NO_CREDENTIALS, holds_credentials
+from pipeline.selection import parse_pages
+
 TEXT_SCHEMA = "text.v1"
 """The built-in schema of task `ocr`."""
 
-NO_CREDENTIALS = (
-    "the URI holds a user, password or key; take it out and use the environment or a profile"
-)
+ANSWER_SCHEMA = "answer.v1"
+"""The built-in schema of task `ask`."""
 
-# Searched from the "://" on, not from the scheme's first letter: that would take time that grows
-# with the square of a long text's length.
-_USER = re.compile(
-    r"""(?<=[\w+.-])(?<!\babfs)(?<!\babfss)(?<!\bhdfs)(?<!\bviewfs)://[^/?\s]*@   # user@
-      | (?<=[\w+.-])://[^/?\s@\[]*:(?!\d*(?:[/?\s]|$))    # :password, whatever follows it""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_KEY = re.compile(
-    r"""[?&;](?:[\w.-]*[_.-])?(?:access[_-]?key(?:[_-]?id)?|account[_-]?key
-        |secret\w*|password|passwd|token|credentials?|sig|signature|api[_-]?key|private[_-]?key)=""",
-    re.VERBOSE | re.IGNORECASE,
-)
-
-
-def holds_credentials(text: str) -> bool:
-    """Return True if there is a URI in the text that names a user or password.
-
-    Secret keys are pasted unescaped, slashes and all, so a colon that no port follows is enough.
-    Azure's container@account and the user@ of HDFS say where a file is, and are let through.
-    """
-    for word in text.split() if "://" in text else ():
-        _, _, rest = word.partition("://")
-        if _USER.search(word) or _KEY.search(rest):
-            return True
-    return False
+_OWN_SCHEMAS = {"ocr": TEXT_SCHEMA, "ask": ANSWER_SCHEMA}
 
 
 def _without_credentials(uri: str) -> str:
@@ -69,58 +45,6 @@ SchemaRef = Annotated[Location, Field(min_length=1)]
 
 _LONG_S = 1e6
 """The most seconds that a limit may have: what waits for them counts in numbers of fixed size."""
-
-
-@dataclass(frozen=True, slots=True)
-class PageSelection:
-    """Page numbers from 1, as ascending ranges that neither overlap nor touch.
-
-    A range is (first, last), both included; last is None when the range is open.
-    """
-
-    ranges: tuple[tuple[int, int | None], ...]
-
-    def select(self, n_pages: int) -> tuple[int, ...]:
-        """Return the selected pages of a document of `n_pages`, ascending."""
-        return tuple(
-            number
-            for first, last in self.ranges
-            for number in range(first, min(n_pages, n_pages if last is None else last) + 1)
-        )
-
-    def __str__(self) -> str:
-        return ",".join(
-            f"{first}-" if last is None else str(first) if first == last else f"{first}-{last}"
-            for first, last in self.ranges
-        )
-
-
-def parse_pages(text: str) -> PageSelection:
-    """Read a page selection such as "1-3,7", "5-" or "-3".
-
-    Raises ValueError with one clear line if the text is not a selection.
-    """
-    merged: list[tuple[int, int | None]] = []
-    for first, last in sorted(map(_page_range, text.split(",")), key=lambda span: span[0]):
-        before, end = merged[-1] if merged else (first, first)
-        if merged and (end is None or first <= end + 1):
-            merged[-1] = (before, None if end is None or last is None else max(end, last))
-        else:
-            merged.append((first, last))
-    return PageSelection(tuple(merged))
-
-
-def _page_range(text: str) -> tuple[int, int | None]:
-    match = re.fullmatch(r"\s*([0-9]{0,9})\s*(-?)\s*([0-9]{0,9})\s*", text)
-    if match is None or not (match[1] or match[3]) or (match[3] and not match[2]):
-        raise ValueError(f"{text.strip()!r} is not a page or range; write pages like 1-3,7 or 5-")
-    first = int(match[1] or 1)
-    last = int(match[3]) if match[3] else (None if match[2] else first)
-    if first == 0 or last == 0:
-        raise ValueError(f"{text.strip()!r}: pages count from 1")
-    if last is not None and last < first:
-        raise ValueError(f"{text.strip()!r} runs backwards; write {last}-{first}")
-    return first, last
 
 
 def _listed(value: Any) -> Any:
@@ -191,8 +115,13 @@ class Model(Section):
     revision: str | None = Field(
         default=None, min_length=1, description="Branch, tag or commit of a hub model."
     )
-    family: Literal["auto", "idefics2", "fake"] = Field(
+    family: str = Field(
         default="auto", description="The architecture; auto reads it from the checkpoint."
+    )
+    chat_template: Literal["auto", "default", "plain"] = Field(
+        default="auto",
+        description="auto takes the checkpoint's chat template, default that of its family, plain "
+        "none, as base models want it.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Type of the weights; auto takes what suits the device."
@@ -200,15 +129,49 @@ class Model(Section):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         default="auto", description="The attention kernel."
     )
-    image_splitting: Literal["auto", True, False] = Field(
+    quantization: Literal["none", "nf4", "int8"] = Field(
+        default="none",
+        description="Hold the weights in 4 bits (NF4, double quantization) or 8, by bitsandbytes.",
+    )
+    image_splitting: Literal["auto", "adaptive", True, False] = Field(
         default="auto",
-        description="Show each page as four quadrants and the whole; auto follows the checkpoint.",
+        description="Show each page in parts and whole; auto follows the checkpoint, adaptive "
+        "shows the whole first, and the parts where the answer is uncertain or invalid.",
+    )
+    split_below: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="With adaptive splitting, an answer is uncertain if a token of it has a "
+        "probability below this.",
+    )
+    longest_edge: int | None = Field(
+        default=None,
+        ge=14,
+        description="The most pixels that a tile's longer side may have; the checkpoint's if null.",
+    )
+    shortest_edge: int | None = Field(
+        default=None,
+        ge=14,
+        description="The fewest pixels that a tile's shorter side may have; the checkpoint's if "
+        "null.",
     )
     adapter: Location | None = Field(
         default=None, min_length=1, description="A LoRA adapter to load on top: hub id or folder."
     )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that the checkpoint brings along."
+    )
+
+
+class Example(Section):
+    """Pages and the answer that is right for them, shown to the model before each sample."""
+
+    pages: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
+        min_length=1, description="Files or URIs; all pages of each are shown."
+    )
+    answer: dict[str, Any] | str = Field(
+        description="What the model should answer: an object that fits the schema; text for ocr."
     )
 
 
@@ -315,16 +278,36 @@ class Job(Section):
         default=TEXT_SCHEMA,
         alias="schema",
         description="What to extract: a packaged name such as receipt.v1, a path to a JSON Schema, "
-        "or module:Model for a pydantic model. Needed for task extract; task ocr has its own.",
+        "or module:Model for a pydantic model. Needed for extract; ocr and ask have their own.",
     )
-    task: Literal["extract", "ocr"] = Field(
-        default="extract", description="extract fills the schema; ocr reads the text."
+    task: Literal["extract", "ocr", "ask"] = Field(
+        default="extract",
+        description="extract fills the schema; ocr reads the text; ask answers a question.",
     )
-    unit: Literal["page"] = Field(default="page", description="What the model sees in one prompt.")
+    question: str | None = Field(
+        default=None, min_length=1, description="What task ask asks of every document."
+    )
+    unit: Literal["page", "document"] = Field(
+        default="page",
+        description="What the model sees in one prompt: a page, or pages of one document.",
+    )
+    pages_per_sample: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="With unit document, the most pages in one prompt; a longer one gets several.",
+    )
     prompt: str | None = Field(
         default=None,
         min_length=1,
-        description="Instructions to the model; written from the schema if null.",
+        description="Instructions to the model, with {page} where an image goes and {text} where "
+        "the pages' text layer goes; written from the schema if null.",
+    )
+    preamble: str | None = Field(
+        default=None, min_length=1, description="What the model is told before anything else."
+    )
+    examples: tuple[Example, ...] = Field(
+        default=(), description="Pages with their right answers, shown before each sample."
     )
     model: Model = Field(default=Model(), description="Which model answers.")
     generation: Generation = Field(default=Generation(), description="How the model answers.")
@@ -337,6 +320,20 @@ class Job(Section):
     def _schema_fits_task(self) -> Self:
         if self.task == "extract" and "schema_" not in self.model_fields_set:
             raise ValueError("schema is missing; task extract needs one, such as receipt.v1")
-        if self.task == "ocr" and self.schema_ != TEXT_SCHEMA:
-            raise ValueError(f"task ocr has its own schema ({TEXT_SCHEMA}); leave schema out")
+        own = _OWN_SCHEMAS.get(self.task)
+        if own is not None and self.schema_ != own and "schema_" in self.model_fields_set:
+            raise ValueError(f"task {self.task} has its own schema ({own}); leave schema out")
         return self
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.task == "ask" and self.question is None and self.prompt is None:
+            raise ValueError("question is missing; task ask needs one")
+        if self.task != "ask" and self.question is not None:
+            raise ValueError(f"question: task {self.task} asks none; set task: ask, or remove it")
+        return self
+
+    @property
+    def schema_ref(self) -> str:
+        """What the answers must fit: the task's own schema, or the job's."""
+        return _OWN_SCHEMAS.get(self.task, self.schema_)

@@ -26,6 +26,7 @@ _PATHS: dict[tuple[str, ...], Callable[[str], bool]] = {
     ("input", "paths"): _always,
     ("input", "manifest"): _always,
     ("schema",): is_path,
+    ("examples", "pages"): _always,
     ("model", "name"): _is_local,  # otherwise a hub id, which has a slash too
     ("model", "adapter"): _is_local,
     ("output", "uri"): _always,

@@ -12,10 +12,12 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ValidationError
 
 from pipeline import packaged as packaged_module
+from pipeline.credentials import holds_credentials
 from pipeline.errors import JobError
-from pipeline.job import Job, PageSelection, holds_credentials, parse_pages
+from pipeline.job import Job
 from pipeline.jobfile import load_job
 from pipeline.packaged import packaged_names
+from pipeline.selection import PageSelection, parse_pages
 
 MINIMAL = {"input": {"paths": ["docs"]}, "schema": "receipt.v1", "output": {"uri": "out"}}
 
@@ -239,7 +241,10 @@ def test_an_anchor_is_not_changed_through_its_alias(here: Path) -> None:
             "model: {dtype: flaot32}",
             "model.dtype: 'flaot32' is not one of auto, float32",
         ),
-        ("model: {image_splitting: 3}", "image_splitting: 3 is not one of auto, true, false"),
+        (
+            "model: {image_splitting: 3}",
+            "image_splitting: 3 is not one of auto, adaptive, true, false",
+        ),
         ("model: nano", "model: 'nano' is not a section; write keys below it, such as name"),
         ("name: 5", "name: 5 is not text; quote it"),
         ("resources: {batch: 0}", "resources.batch: 0: input should be greater than or equal to 1"),

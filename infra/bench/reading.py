@@ -36,11 +36,12 @@ from pipeline.evaluation.compare import score_record
 from pipeline.evaluation.metrics import edits
 from pipeline.evaluation.scores import Scores
 from pipeline.evaluation.shape import record_shape
-from pipeline.finetune.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, Shot, page_example
 from pipeline.job import Model as ModelSettings
 from pipeline.lake.exact_json import loads
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
+from pipeline.pretrain.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, Shot, page_example
+from pipeline.prompting import conversation
 from pipeline.records import Image
 from pipeline.schema import load_schema
 from pipeline.synth.altered import altered
@@ -80,7 +81,8 @@ class Reader:
     def read(
         self, tiles: Sequence[Image], batch: int = 64, schema_id: str = RECEIPT_SCHEMA
     ) -> list[dict[str, Any] | None]:
-        prompt = self.family.prompt(self.checkpoint, "", 1, schema_id)
+        shown = conversation("{page}", 1)
+        prompt = self.family.prompt(self.checkpoint, ModelSettings(), shown, schema_id)
         schema = load_schema(schema_id).document
         grammar = Grammar(schema, self.model.vocabulary, compact=True)
         with Engine(self.model, Limits(batch)) as engine:

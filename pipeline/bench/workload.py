@@ -17,11 +17,11 @@ from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Constraint, Model, ModelInput, Placement
 from pipeline.models.families import family_of
 from pipeline.models.stepping import SteppingModel
+from pipeline.printed import printed_text
 from pipeline.records import Answer, Failed, Generation, Sample
 from pipeline.runners.recipe import Recipe, prepare
 from pipeline.runners.steps import Committer, Drawer, Planner
 from pipeline.stages.discover import discover
-from pipeline.stages.generate import printed_text
 from pipeline.stages.plan import shards
 from pipeline.synth.corpus import write_corpus
 from pipeline.synth.words import Split
@@ -52,7 +52,7 @@ class Work:
         """Return what the engine is asked, with the pages' text layers."""
         return [
             Request(
-                self.recipe.prompt,
+                self.recipe.prompts[0],
                 sample.tiles,
                 length,
                 self.grammar,
@@ -64,7 +64,7 @@ class Work:
     def inputs(self) -> list[ModelInput]:
         """Return what `generate` is asked: the same, under the same rules."""
         return [
-            ModelInput(self.recipe.prompt, sample.tiles, self._constraint(length))
+            ModelInput(self.recipe.prompts[0], sample.tiles, self._constraint(length))
             for sample, length in zip(self.samples, self.lengths, strict=True)
         ]
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.conversation import Conversation
 from pipeline.job import Model as ModelSettings
 from pipeline.records import FinishReason, Image, Tiles
 
@@ -82,7 +83,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One prompt: text with one image placeholder a page, and each page's tiles."""
+    """One prompt: text with one placeholder an image, and each image's tiles, in order."""
 
     prompt: str
     tiles: Tiles
@@ -150,9 +151,21 @@ class Family(Protocol):
         ...
 
     def prompt(
-        self, checkpoint: Checkpoint, instructions: str, n_pages: int, schema_id: str
+        self,
+        checkpoint: Checkpoint,
+        settings: ModelSettings,
+        conversation: Conversation,
+        schema_id: str,
     ) -> str:
-        """Render the checkpoint's chat template around the instructions and page images."""
+        """Return the conversation as the checkpoint wants it, one placeholder an image.
+
+        `pipeline.models.chat.TEXT_SLOT` stands in it where a page's own text goes.
+
+        Raises
+        ------
+        UserError
+            If the checkpoint cannot be asked so, or a text would be taken for an image.
+        """
         ...
 
     def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:

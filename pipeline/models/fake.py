@@ -23,6 +23,7 @@ from urllib.parse import parse_qs
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.conversation import Conversation, Slot
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import (
@@ -33,6 +34,7 @@ from pipeline.models.base import (
     Placement,
     Vocabulary,
 )
+from pipeline.models.chat import TEXT_SLOT
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.records import FinishReason, Tiles
 
@@ -78,15 +80,23 @@ class FakeFamily:
         return Idefics2Encoder(
             longest_edge=edge,
             shortest_edge=edge * 378 // 980,
-            splitting=True if splitting == "auto" else splitting,
+            splitting=splitting is not False,
         )
 
     def prompt(
-        self, checkpoint: Checkpoint, instructions: str, n_pages: int, schema_id: str
+        self,
+        checkpoint: Checkpoint,
+        settings: ModelSettings,
+        conversation: Conversation,
+        schema_id: str,
     ) -> str:
-        """Return the instructions after one placeholder a page."""
-        del checkpoint, schema_id
-        return "<image>" * n_pages + instructions
+        """Return all that is said, with a placeholder an image."""
+        del checkpoint, settings, schema_id
+        said = {Slot.IMAGE: "<image>", Slot.TEXT: TEXT_SLOT}
+        return "\n".join(
+            "".join(said[part] if isinstance(part, Slot) else part for part in turn.parts)
+            for turn in conversation
+        )
 
     def load(
         self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement

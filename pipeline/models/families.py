@@ -55,6 +55,11 @@ def resolve(settings: ModelSettings) -> Checkpoint:
     CheckpointError
         If there is no such checkpoint, or no family here reads it.
     """
+    if settings.family not in ("auto", *_FAMILIES):
+        raise CheckpointError(
+            f"model.family: there is no family '{settings.family}'; "
+            f"there are {', '.join(_FAMILIES)}"
+        )
     if settings.family == "fake":
         return Checkpoint(settings.name, "fake", settings.name, revision="fake")
     bare = Path(settings.name).name == settings.name

@@ -25,7 +25,7 @@ class Answerer:
         job, checkpoint = question.job, question.checkpoint
         model = family_of(checkpoint).load(checkpoint, job.model, placement)
         grammars = None
-        if job.task == "extract" and job.generation.constrained:
+        if job.task != "ocr" and job.generation.constrained:
             compact, most = checkpoint.compact_json, job.generation.max_items
             whole, part = (
                 # One item too many tells that the model would have gone on.
@@ -36,7 +36,9 @@ class Answerer:
                 whole=Grammar(whole, model.vocabulary, compact=compact),
                 part=Grammar(part, model.vocabulary, compact=compact),
             )
-        self._ask = Ask(question.prompt, job.generation.max_new_tokens, grammars)
+        self._ask = Ask(
+            question.prompts, job.generation.max_new_tokens, grammars, question.examples.tiles
+        )
         self._engine = Engine(model, Limits(batch=job.resources.batch))
 
     def answer(self, samples: Sequence[Sample | Failed]) -> list[Answer | Failed]:

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.job import parse_pages
 from pipeline.lake.known import Known, known_schema, version_keys, with_keys
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import (
@@ -24,6 +23,7 @@ from pipeline.lake.plans import (
 )
 from pipeline.records import FailureKind
 from pipeline.runners.recipe import Recipe
+from pipeline.selection import parse_pages
 from pipeline.stages.discover import Discovery
 from pipeline.stages.plan import select_pages
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,31 +17,34 @@ from pipeline.lake.types import arrow_type
 from pipeline.models.base import Checkpoint, PageEncoder
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.families import adapter_revision, family_of, resolve
+from pipeline.prompting import conversation, shows_images, template_of
 from pipeline.records import Provenance
-from pipeline.schema import Schema, bound_lists, default_prompt, load_schema, relax
-
-_OCR_PROMPT = "Transcribe all text of this page, line by line, in reading order."
+from pipeline.runners.few_shot import Examples, draw_examples
+from pipeline.schema import Schema, bound_lists, load_schema, relax
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the model's process needs to know."""
+    """What the model's process needs to know; see `pipeline.stages.generate.Ask`."""
 
     job: Job
     schema: Schema
     checkpoint: Checkpoint
-    prompt: str
+    prompts: tuple[str, ...]
+    examples: Examples
 
 
 @dataclass(frozen=True)
 class Recipe(Question):
     """`identity` is what the fingerprint is made of, key by key: the settings that change answers.
-    `finished_before` is the run whose tables the output held when this one began.
+    `shows_images` is False where samples show the pages' text layer alone. `finished_before` is the
+    run whose tables the output held when this one began.
 
     The password is kept out of every printed form.
     """
 
     encoder: PageEncoder
+    shows_images: bool
     identity: dict[str, Any]
     provenance: Provenance
     warnings: tuple[str, ...] = ()
@@ -52,7 +55,7 @@ class Recipe(Question):
     @property
     def question(self) -> Question:
         """The model's part alone."""
-        return Question(self.job, self.schema, self.checkpoint, self.prompt)
+        return Question(self.job, self.schema, self.checkpoint, self.prompts, self.examples)
 
 
 def _check_bounds(document: Mapping[str, Any], name: str, max_items: int | None) -> None:
@@ -74,23 +77,36 @@ def prepare(job: Job, run_id: str) -> Recipe:
     UserError
         If the schema or the checkpoint cannot be used.
     """
-    schema = load_schema(job.schema_)
+    schema = load_schema(job.schema_ref)
     checkpoint = resolve(job.model)
-    if job.task == "extract" and job.generation.constrained:
+    if job.task != "ocr" and job.generation.constrained:
         for document in (schema.document, relax(schema)):
             check_schema(document, schema.id)
             _check_bounds(document, schema.id, job.generation.max_items)
     family = family_of(checkpoint)
     encoder = family.encoder(checkpoint, job.model)
-    prompt = family.prompt(checkpoint, _instructions(job, schema), 1, schema.id)
+    password = os.environ.get(job.input.password_env) if job.input.password_env else None
+    template = template_of(job, schema)
+    examples = draw_examples(job, schema, encoder, password, images=shows_images(template))
+    prompts = tuple(
+        family.prompt(
+            checkpoint,
+            job.model,
+            conversation(template, n + 1, job.preamble, examples.shown),
+            schema.id,
+        )
+        for n in range(job.pages_per_sample if job.unit == "document" else 1)
+    )
     arrow_type(schema.document)  # refuses what no table can hold, before any work
-    identity = _identity(job, schema, checkpoint, encoder, prompt)
+    identity = _identity(job, schema, checkpoint, encoder, prompts, examples)
     return Recipe(
         job=job,
         schema=schema,
         checkpoint=checkpoint,
         encoder=encoder,
-        prompt=prompt,
+        prompts=prompts,
+        examples=examples,
+        shows_images=shows_images(template),
         identity=identity,
         provenance=Provenance(
             run_id=run_id,
@@ -103,7 +119,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
             fingerprint=_hash(json.dumps(identity, sort_keys=True)),
         ),
         warnings=_warnings(schema, checkpoint),
-        password=os.environ.get(job.input.password_env) if job.input.password_env else None,
+        password=password,
     )
 
 
@@ -116,20 +132,24 @@ def salted(recipe: Recipe, salt: str | None) -> Recipe:
     return replace(recipe, provenance=provenance, salt=salt)
 
 
-def _instructions(job: Job, schema: Schema) -> str:
-    if job.prompt is not None:
-        return job.prompt
-    return _OCR_PROMPT if job.task == "ocr" else default_prompt(schema)
-
-
 def _identity(
-    job: Job, schema: Schema, checkpoint: Checkpoint, encoder: PageEncoder, prompt: str
+    job: Job,
+    schema: Schema,
+    checkpoint: Checkpoint,
+    encoder: PageEncoder,
+    prompts: Sequence[str],
+    examples: Examples,
 ) -> dict[str, Any]:
-    adapter = job.model.adapter
+    adapter, document = job.model.adapter, job.unit == "document"
     return {
         "task": job.task,
         "schema": f"{schema.id}@{schema.sha256[:16]}",
-        "prompt": _hash(prompt),
+        "prompt": _hash("\0".join(prompts)),
+        "examples": examples.digest if examples.shown else None,
+        "unit": job.unit,
+        "pages_per_sample": job.pages_per_sample if document else None,
+        # Another selection would pack other pages together.
+        "input.pages": job.input.pages if document else None,
         "model": f"{checkpoint.name}@{checkpoint.revision}",
         "model.adapter": None if adapter is None else adapter_revision(adapter),
         "model.dtype": effective_dtype(job.model.dtype, job.resources.gpus_per_actor > 0),

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import ItemError, RunError
-from pipeline.job import PageSelection, parse_pages
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Commit, Ledger
 from pipeline.lake.types import arrow_type
@@ -39,6 +38,7 @@ from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.watch import UNWATCHED, Watching
 from pipeline.schema import Validator, bound_lists, relax
+from pipeline.selection import PageSelection, parse_pages
 from pipeline.stages.encode import encode
 from pipeline.stages.parse import Validate, parse_failed, parse_json, parse_text
 from pipeline.stages.plan import plan

@@ -104,14 +104,14 @@ class PackedTiles(Sequence[Sequence[Image]]):
 
     def __init__(self, packed: pa.Buffer, shapes: Sequence[Sequence[Sequence[int]]]) -> None:
         self._packed = packed
-        self._shapes = shapes
+        self.shapes = [[tuple(shape) for shape in page] for page in shapes]
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self.shapes)
 
     def __iter__(self) -> Iterator[Sequence[Image]]:
-        tiles = iter(unpack(self._packed, [shape for page in self._shapes for shape in page]))
-        for page in self._shapes:
+        tiles = iter(unpack(self._packed, [shape for page in self.shapes for shape in page]))
+        for page in self.shapes:
             yield [next(tiles) for _ in page]
 
     def __getitem__(self, index: Any) -> Any:

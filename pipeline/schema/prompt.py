@@ -20,19 +20,23 @@ _FORMATS = {
 _BRANCHES = ("anyOf", "oneOf", "allOf")
 
 
-def default_prompt(schema: Schema) -> str:
+def default_prompt(schema: Schema, *, pages: bool = False) -> str:
     """Write instructions from the schema's titles and descriptions, one line a field.
 
-    Nested fields have dotted paths; a field of list items is written `items[].name`.
+    Nested fields have dotted paths; a field of list items is written `items[].name`. The
+    instructions speak of one page, or with `pages` of several.
     """
     top = _Node(schema.document, schema.document)
     about = top.about().rstrip(".")
+    the, state, do = (
+        ("the pages", "state", "they do") if pages else ("the page", "states", "it does")
+    )
     return "\n".join(
         [
-            "Read the page and answer with one JSON object" + (f": {about}." if about else "."),
+            f"Read {the} and answer with one JSON object" + (f": {about}." if about else "."),
             "Fields:",
             *top.field_lines(""),
-            "Write values as the page states them, null for what it does not say, "
+            f"Write values as {the} {state} them, null for what {do} not say, "
             "and [] for an empty list. Answer with the JSON only.",
         ]
     )

@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileType
 
+from pipeline.credentials import NO_CREDENTIALS, holds_credentials
 from pipeline.errors import InputError, one_line
-from pipeline.job import NO_CREDENTIALS, Input, holds_credentials
+from pipeline.job import Input
 from pipeline.lake.listing import Entry, LocalTree, Tree, expand, is_glob, locate, walk
 from pipeline.lake.source import filesystem
 from pipeline.records import Document, MediaType

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -10,7 +11,20 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import ItemError
-from pipeline.records import Answer, Failed, Failure, Generation, Sample, StageName, Word
+from pipeline.models.chat import TEXT_SLOT
+from pipeline.printed import printed_text
+from pipeline.records import (
+    Answer,
+    Failed,
+    Failure,
+    Generation,
+    Sample,
+    StageName,
+    Tiles,
+)
+from pipeline.tiles import Together
+
+_TOKEN_LIKE = re.compile(r"([<\[])(?=[^\s<>\[\]]{1,60}[>\]])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +38,17 @@ class Grammars:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What every sample of a run is asked. `grammars` is None for unconstrained text."""
+    """What every sample of a run is asked.
 
-    prompt: str
+    `prompts[n - 1]` is the prompt of a sample of n pages, in which `TEXT_SLOT` stands for what
+    their text layers print. Its images are `examples`, then the sample's own. `grammars` is None
+    for unconstrained text.
+    """
+
+    prompts: Sequence[str]
     max_new_tokens: int
     grammars: Grammars | None = None
+    examples: Tiles = ()
 
 
 def generate(samples: Sequence[Sample | Failed], engine: Engine, ask: Ask) -> list[Answer | Failed]:
@@ -49,29 +69,14 @@ def submit(sample: Sample, engine: Engine, ask: Ask) -> Future[Generation]:
     if ask.grammars is not None:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
     text = printed_text(sample.words)
-    return engine.submit(Request(ask.prompt, sample.tiles, ask.max_new_tokens, grammar, text))
+    prompt = ask.prompts[len(sample.id.page_numbers) - 1].replace(TEXT_SLOT, _harmless(text))
+    tiles = Together(ask.examples, sample.tiles) if ask.examples else sample.tiles
+    return engine.submit(Request(prompt, tiles, ask.max_new_tokens, grammar, text))
 
 
-def printed_text(pages: Sequence[Sequence[Word]]) -> str:
-    """Return what pages' text layers print, line by line.
-
-    Two spaces stand where the words are further apart than they are high.
-    """
-    lines: list[str] = []
-    for page in pages:
-        before: Word | None = None
-        for word in page:
-            if before is None or word.left < before.left or word.top > _middle(before):
-                lines.append(word.text)
-            else:
-                far = word.left - before.right > before.bottom - before.top
-                lines[-1] += ("  " if far else " ") + word.text
-            before = word
-    return "\n".join(lines)
-
-
-def _middle(word: Word) -> float:
-    return (word.top + word.bottom) / 2
+def _harmless(text: str) -> str:
+    """Part what looks like a special token, so that no page can put words in the model's mouth."""
+    return _TOKEN_LIKE.sub(r"\1 ", text)
 
 
 def outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:

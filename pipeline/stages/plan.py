@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ItemError
-from pipeline.job import PageSelection
 from pipeline.lake.source import check_unchanged, content
 from pipeline.records import Document, Failure, FailureKind, Plan, Shard, StageName, Window
 from pipeline.render.renderer import Renderer
+from pipeline.selection import PageSelection
 
 PAGES_PER_SHARD = 16
 """Enough work to hide a task's overhead, little enough to lose; about 8 MB of packed tiles."""

@@ -18,12 +18,13 @@ from pipeline.engine.request import Request
 from pipeline.engine.row import Row
 from pipeline.engine.running import RunningBatch
 from pipeline.errors import ItemError
-from pipeline.finetune.examples import Geometry, Shot, page_example
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import ModelInput, ModelOutput, Placement
 from pipeline.models.devices import DeviceLost
 from pipeline.models.families import family_of, resolve
-from pipeline.models.idefics2.stepping import SteppingIdefics2
+from pipeline.models.token_by_token import TokenByToken
+from pipeline.pretrain.examples import Geometry, Shot, page_example
+from pipeline.prompting import conversation
 from pipeline.records import FinishReason, Generation, Image
 from pipeline.schema import load_schema
 from pipeline.synth.document import make_document
@@ -41,7 +42,7 @@ class Fixture:
         checkpoint = resolve(SETTINGS)
         self.family, self.checkpoint = family_of(checkpoint), checkpoint
         model = self.family.load(checkpoint, SETTINGS, Placement(threads=1))
-        assert isinstance(model, SteppingIdefics2)
+        assert isinstance(model, TokenByToken)
         self.model = model
         schema = load_schema("receipt.v1").document
         self.grammar = Grammar(schema, model.vocabulary, compact=True)
@@ -54,7 +55,8 @@ class Fixture:
         self.expected = [self.whole([i]).text for i in range(COUNT)]
 
     def prompt(self, n_pages: int = 1) -> str:
-        return self.family.prompt(self.checkpoint, "", n_pages, "receipt.v1")
+        shown = conversation("{page}", n_pages)
+        return self.family.prompt(self.checkpoint, ModelSettings(), shown, "receipt.v1")
 
     def images(self, pages: Sequence[int]) -> tuple[tuple[Image, ...], ...]:
         return tuple((self.tiles[i],) for i in pages)

@@ -11,8 +11,9 @@ from pathlib import Path
 from fuzz_frame import Escape, require_one_line
 from mutate import text_mutate
 
+from pipeline.credentials import holds_credentials
 from pipeline.errors import UserError
-from pipeline.job import Job, holds_credentials
+from pipeline.job import Job
 from pipeline.jobfile import load_job
 from pipeline.schema import is_path, load_schema
 
@@ -93,8 +94,8 @@ class Jobs:
         try:
             job = load_job(str(path), sets)
             self._check(job)
-            if is_path(job.schema_) or ":" not in job.schema_:
-                load_schema(job.schema_)
+            if is_path(job.schema_ref) or ":" not in job.schema_ref:
+                load_schema(job.schema_ref)
         except UserError as error:
             message = str(error)
             require_one_line(message, 1_000)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.credentials import holds_credentials
 from pipeline.errors import JobError, SchemaError
-from pipeline.job import holds_credentials
 from pipeline.jobfile import load_job
 from pipeline.records import Answer, FailureKind, FinishReason, Generation, SampleId, State
 from pipeline.schema import Validator, make_schema

@@ -13,14 +13,14 @@ import torch
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
-from pipeline.models import families
+from pipeline.models import families, weights
 from pipeline.models.base import Checkpoint, Placement
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.fake import FakeFamily
 from pipeline.models.families import BUNDLED, adapter_revision, family_of, resolve
-from pipeline.models.idefics2 import model as idefics2_model
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.models.idefics2.family import Idefics2Family
+from pipeline.prompting import conversation
 
 
 @pytest.fixture
@@ -31,6 +31,11 @@ def folder(checkpoint_folder: Path, tmp_path: Path) -> Path:
 
 def found(folder: Path | str, **settings: object) -> Checkpoint:
     return resolve(ModelSettings(name=str(folder), **settings))
+
+
+def prompt(checkpoint: Checkpoint, n_pages: int, schema_id: str) -> str:
+    shown = conversation("Read this.", n_pages)
+    return family_of(checkpoint).prompt(checkpoint, ModelSettings(), shown, schema_id)
 
 
 def complaint(work: Callable[[], object]) -> str:
@@ -192,18 +197,18 @@ def test_the_prompt_is_the_chat_template_around_images_and_instructions(
     checkpoint_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    family, checkpoint = Idefics2Family(), found(checkpoint_folder)
-    rendered = family.prompt(checkpoint, "Read this.", 2, "receipt.v1")
+    checkpoint = found(checkpoint_folder)
+    rendered = prompt(checkpoint, 2, "receipt.v1")
     assert caplog.messages == []
     # The tokenizer adds <s> by itself, and a template's own would be a second one.
     assert rendered == "User:Read this.<image><image><end_of_utterance>\nAssistant:"
-    assert family.prompt(found("nano"), "Read this.", 1, "receipt.v1") == "<image><receipt>"
-    assert family.prompt(found("nano"), "Read this.", 1, "text.v1") == "<image><ocr>"
+    assert prompt(found("nano"), 1, "receipt.v1") == "<image><receipt>"
+    assert prompt(found("nano"), 1, "text.v1") == "<image><ocr>"
 
 
 def test_a_checkpoint_without_a_chat_template_is_refused(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
-    message = complaint(lambda: Idefics2Family().prompt(found(folder), "Read.", 1, ""))
+    message = complaint(lambda: prompt(found(folder), 1, ""))
     assert "no chat template" in message
 
 
@@ -284,7 +289,7 @@ def test_a_missing_adapter_is_one_line(folder: Path, tmp_path: Path) -> None:
 def test_an_adapter_needs_peft(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idefics2_model, "find_spec", lambda _: None)
+    monkeypatch.setattr(weights, "find_spec", lambda _: None)
     for adapter in (str(tmp_path), "owner/adapter"):
         assert complaint(lambda adapter=adapter: load(folder, adapter=adapter)) == (
             "model.adapter: needs the peft package; pip install pagelake[adapters]"
@@ -294,7 +299,7 @@ def test_an_adapter_needs_peft(
 def test_an_adapter_that_does_not_load_is_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idefics2_model, "find_spec", lambda _: object())
+    monkeypatch.setattr(weights, "find_spec", lambda _: object())
     (tmp_path / "adapter_config.json").write_text("{")
     (tmp_path / "adapter_model.bin").write_text("")
     assert "has no adapter_model.safetensors" in complaint(

@@ -42,7 +42,7 @@ def sample(number: int, level: int = 0, n_pages: int = 9) -> Sample:
 
 def test_answers_keep_the_samples_order_identity_and_costs(engine: Engine) -> None:
     samples = [sample(number, level=number + 20) for number in range(1, 10)]
-    answers = generate(samples, engine, Ask("Read.", 20))
+    answers = generate(samples, engine, Ask(("Read.",), 20))
     assert [a.id for a in answers] == [s.id for s in samples]
     assert all(isinstance(a, Answer) for a in answers)
     assert {(a.rasterize_s, a.encode_s) for a in answers} == {(0.5, 0.25)}
@@ -50,21 +50,21 @@ def test_answers_keep_the_samples_order_identity_and_costs(engine: Engine) -> No
     assert len({a.generation.text for a in answers}) == 9
     assert answers == [
         replace(b, generation=a.generation)
-        for a, b in zip(answers, generate(samples, engine, Ask("Read.", 20)), strict=True)
+        for a, b in zip(answers, generate(samples, engine, Ask(("Read.",), 20)), strict=True)
     ]
 
 
 def test_what_failed_before_passes_through_in_its_place(engine: Engine) -> None:
     failed = Failed(sample(2).id, FAILURE)
-    answers = generate([sample(1, 1), failed, sample(3, 3)], engine, Ask("Read.", 20))
+    answers = generate([sample(1, 1), failed, sample(3, 3)], engine, Ask(("Read.",), 20))
     assert answers[1] is failed
     assert [a.id.page_numbers for a in answers] == [(1,), (2,), (3,)]
-    assert generate([failed], engine, Ask("Read.", 20)) == [failed]
-    assert generate([], engine, Ask("Read.", 20)) == []
+    assert generate([failed], engine, Ask(("Read.",), 20)) == [failed]
+    assert generate([], engine, Ask(("Read.",), 20)) == []
 
 
 def test_a_sample_that_the_model_fails_on_costs_itself_only(engine: Engine) -> None:
-    answers = generate([sample(1, 1), sample(2, BAD), sample(3, 3)], engine, Ask("Read.", 20))
+    answers = generate([sample(1, 1), sample(2, BAD), sample(3, 3)], engine, Ask(("Read.",), 20))
     assert answers[1] == Failed(
         sample(2).id,
         Failure(StageName.GENERATE, FailureKind.MODEL_ERROR, "RuntimeError: bad tile"),
@@ -77,7 +77,7 @@ def test_a_page_that_is_not_its_whole_document_may_leave_values_out(engine: Engi
     """The relaxed grammar lets a list of no items and nulls through; the true one does not."""
     schema, vocabulary = load_schema("receipt.v1"), FakeModel().vocabulary
     grammars = Grammars(Grammar(schema.document, vocabulary), Grammar(relax(schema), vocabulary))
-    ask = Ask("Read.", 3000, grammars)
+    ask = Ask(("Read.",), 3000, grammars)
     whole = [sample(1, level, n_pages=1) for level in range(20, 28)]
     part = [sample(1, level, n_pages=2) for level in range(20, 28)]
     whole_records = [loads(a.generation.text) for a in generate(whole, engine, ask)]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.job import parse_pages
 from pipeline.models.base import PagePlan
 from pipeline.records import (
     Document,
@@ -24,6 +23,7 @@ from pipeline.records import (
     StageName,
 )
 from pipeline.render.renderer import Renderer
+from pipeline.selection import parse_pages
 from pipeline.stages.plan import PAGES_PER_SHARD, plan, shards
 
 

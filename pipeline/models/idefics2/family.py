@@ -5,15 +5,23 @@ Laurençon et al., "What matters when building vision-language models?", arXiv:2
 
 from __future__ import annotations
 
-import logging
-from typing import Any
-
-from pipeline.errors import CheckpointError, one_line
+from pipeline.conversation import Conversation
+from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
+from pipeline.models.chat import render
 from pipeline.models.idefics2.encoder import Idefics2Encoder
+from pipeline.models.processors import load_processor
 
-_log = logging.getLogger(__name__)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].capitalize() }}"
+    "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""What the chat checkpoints were trained with (the published processor's own, to the letter)."""
 
 
 class Idefics2Family:
@@ -23,7 +31,7 @@ class Idefics2Family:
         """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
         images = load_processor(checkpoint).image_processor
         asked = settings.image_splitting
-        splitting = bool(images.do_image_splitting) if asked == "auto" else asked
+        splitting = bool(images.do_image_splitting) if asked == "auto" else bool(asked)
         if splitting and checkpoint.canvas is not None:
             raise CheckpointError(
                 f"model.image_splitting: '{checkpoint.name}' reads pages of one fixed size, whole; "
@@ -37,78 +45,25 @@ class Idefics2Family:
         )
 
     def prompt(
-        self, checkpoint: Checkpoint, instructions: str, n_pages: int, schema_id: str
+        self,
+        checkpoint: Checkpoint,
+        settings: ModelSettings,
+        conversation: Conversation,
+        schema_id: str,
     ) -> str:
-        """Render the chat template: the instructions, then the pages' images."""
-        processor = load_processor(checkpoint)
-        if processor.chat_template is None:
-            raise CheckpointError(
-                f"model.name: '{checkpoint.name}' has no chat template; use a chat checkpoint, or "
-                "add a chat_template.jinja to it"
-            )
-        return render_prompt(processor, instructions, n_pages, schema_id)
+        """Return the conversation as the checkpoint wants it, one `<image>` an image."""
+        return render(
+            load_processor(checkpoint),
+            conversation,
+            style=settings.chat_template,
+            schema_id=schema_id,
+            name=checkpoint.name,
+            default=CHAT_TEMPLATE,
+        )
 
     def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:
         """Load the weights. Raises CheckpointError."""
-        from pipeline.models.decoder import UnknownDecoder
         from pipeline.models.idefics2.model import Idefics2Model
-        from pipeline.models.idefics2.stepping import SteppingIdefics2
+        from pipeline.models.token_by_token import stepping
 
-        whole = Idefics2Model(checkpoint, settings, placement)
-        try:
-            return SteppingIdefics2(whole)
-        except UnknownDecoder as error:
-            _log.warning("%s: %s; it answers in static batches", checkpoint.name, error)
-            return whole
-
-
-def render_prompt(processor: Any, instructions: str, n_pages: int, schema_id: str) -> str:
-    """Return the prompt as text, one `<image>` a page, without the token that begins a sequence.
-
-    The instructions come first, so that the engine reads them once for all pages.
-
-    The template may also use `schema_id`, which tells a small model what it is asked for.
-    """
-    content = [{"type": "text", "text": instructions}, *[{"type": "image"}] * n_pages]
-    # transformers complains of variables that a template does not name.
-    named = "schema_id" in (processor.chat_template or "")
-    rendered: str = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        **({"schema_id": schema_id} if named else {}),
-    )
-    # The tokenizer adds the beginning-of-sequence token itself.
-    return rendered.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
-
-
-def load_processor(checkpoint: Checkpoint) -> Any:
-    """Load the stock `Idefics2Processor` with its Pillow backend.
-
-    The backend is pinned, because the torchvision one gives other pixels.
-
-    Raises
-    ------
-    CheckpointError
-        If the files are missing or broken.
-    """
-    from transformers import AutoProcessor
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        processor = AutoProcessor.from_pretrained(
-            checkpoint.location, backend="pil", **loading(checkpoint)
-        )
-    except Exception as error:  # what the loader raises for a broken file is anybody's guess
-        raise CheckpointError(
-            f"model.name: the processor of '{checkpoint.name}' does not load: {one_line(error)}"
-        ) from error
-    processor.tokenizer.padding_side = "left"
-    return processor
-
-
-def loading(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Keyword arguments for all stock loaders: a hub checkpoint's revision, and whose code runs."""
-    from_hub = checkpoint.location == checkpoint.name
-    pinned = {"revision": checkpoint.revision} if from_hub else {}
-    return {"trust_remote_code": checkpoint.remote_code, **pinned}
+        return stepping(Idefics2Model(checkpoint, settings, placement), checkpoint.name)

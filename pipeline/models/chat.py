@@ -1,0 +1,86 @@
+"""Conversations -> prompts: one placeholder an image, and the text as the checkpoint wants it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pipeline.conversation import Conversation, Role, Slot, Turn, count_images
+from pipeline.errors import CheckpointError, JobError
+
+TEXT_SLOT = "\ue000text\ue001"
+"""Stands in a prompt where the page's text layer goes; characters of no script."""
+
+ChatStyle = Literal["auto", "default", "plain"]
+
+
+def render(
+    processor: Any,
+    conversation: Conversation,
+    *,
+    style: ChatStyle,
+    schema_id: str,
+    name: str,
+    default: str,
+    placeholder: str = "<image>",
+) -> str:
+    """Return the prompt, one `placeholder` an image, without the token that begins a sequence.
+
+    `style` "auto" takes the checkpoint's own chat template, "default" the family's (`default`),
+    "plain" none: the turns stand one after another, as base models want it. A template may also
+    use `schema_id`, which tells a small model what it is asked for.
+
+    Raises
+    ------
+    CheckpointError
+        If `style` is "auto" and the checkpoint, called `name`, has no template.
+    JobError
+        If a text holds the placeholder.
+    """
+    if style == "plain":
+        prompt = _plain(conversation, placeholder)
+    else:
+        template = default if style == "default" else processor.chat_template
+        if template is None:
+            raise CheckpointError(
+                f"model.name: '{name}' has no chat template; set model.chat_template to plain for "
+                "a base model, or to default for that of its family"
+            )
+        prompt = _templated(processor, conversation, template, schema_id)
+    if (found := prompt.count(placeholder)) != (shown := count_images(conversation)):
+        raise JobError(
+            f"prompt: it would show {found} images and there are {shown}; a text of the prompt "
+            f"holds {placeholder}, or the chat template leaves images out"
+        )
+    # The tokenizer adds the beginning-of-sequence token itself.
+    return prompt.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
+
+
+def _templated(processor: Any, conversation: Conversation, template: str, schema_id: str) -> str:
+    # transformers complains of variables that a template does not name.
+    named = {"schema_id": schema_id} if "schema_id" in template else {}
+    rendered: str = processor.apply_chat_template(
+        [
+            {"role": turn.role.value, "content": [_content(part) for part in turn.parts]}
+            for turn in conversation
+        ],
+        chat_template=template,
+        add_generation_prompt=True,
+        **named,
+    )
+    return rendered
+
+
+def _content(part: str | Slot) -> dict[str, str]:
+    if part is Slot.IMAGE:
+        return {"type": "image"}
+    return {"type": "text", "text": TEXT_SLOT if part is Slot.TEXT else str(part)}
+
+
+def _plain(conversation: Conversation, placeholder: str) -> str:
+    return "\n".join(_plain_turn(turn, placeholder) for turn in conversation)
+
+
+def _plain_turn(turn: Turn, placeholder: str) -> str:
+    texts = {Slot.IMAGE: placeholder, Slot.TEXT: TEXT_SLOT}
+    said = "".join(texts[part] if isinstance(part, Slot) else part for part in turn.parts)
+    return said + "\n" if turn.role is Role.ASSISTANT else said

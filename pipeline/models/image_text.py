@@ -1,0 +1,207 @@
+"""A stock transformers model that sees tiles and writes text, as the families here share it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.generation import LogitsProcessorList
+
+from pipeline.errors import CheckpointError
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
+from pipeline.models.constrain import ConstrainedLogits
+from pipeline.models.devices import device_errors, free_bytes
+from pipeline.models.pixels import look_up, pixel_table
+from pipeline.models.processors import load_processor
+from pipeline.models.token_bytes import is_byte_level, token_bytes
+from pipeline.models.weights import load_weights
+from pipeline.records import FinishReason, Image
+from pipeline.tiles import Shapes, tile_shapes
+
+_END_OF_UTTERANCE = "<end_of_utterance>"
+
+
+class ImageTextModel(ABC):
+    """Weights, processor and the static-batch `generate` of transformers. One a family inherits.
+
+    Vision runs apart from text: tiles of one patch grid are encoded together, unpadded, so that a
+    tile's features never depend on its company.
+    """
+
+    max_tiles_per_chunk = 16
+    chunk_bytes = 4 << 30
+    """What a chunk's activations may take, and half of what is free at most: at 8B, Idefics2's
+    connector widens every patch to 14,336 floats.
+    """
+    image_tokens: tuple[str, ...] = ("<image>", "<fake_token_around_image>")
+    """Tokens that belong to images: no answer may hold them."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement
+    ) -> None:
+        if placement.threads is not None:
+            torch.set_num_threads(placement.threads)
+        self._device = torch.device(placement.device)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise CheckpointError(
+                "resources.gpus_per_actor: it asks for a GPU and torch finds none here; set it to 0"
+            )
+        self.processor = load_processor(checkpoint)
+        self.weights: Any = load_weights(checkpoint, settings, self._device)
+        self._levels = pixel_table(self.processor.image_processor)
+
+    @abstractmethod
+    def widened(self, prompt: str, shapes: Shapes) -> str:
+        """Return the prompt with each image's placeholder replaced by its tiles' tokens.
+
+        `shapes` are those of its tiles, image by image.
+        """
+
+    @abstractmethod
+    def encoded(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Run vision: float (n, 3, height, width) -> (tokens of a tile, width) a tile."""
+
+    @abstractmethod
+    def seen(self, features: Sequence[Tensor]) -> dict[str, Any]:
+        """Return the keyword arguments by which `generate` takes features; they are not empty."""
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer as a grammar sees it."""
+        tokenizer = self.processor.tokenizer
+        size = self.weights.config.get_text_config().vocab_size
+        # `all_special_ids` leaves out the image tokens and those only the backend marks as special.
+        added = tokenizer.added_tokens_decoder
+        special = {i for i, token in added.items() if token.special}
+        names = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
+        # Added text tokens match first wherever they fit, so how text is joined to tokens depends
+        # on what comes after it: more than the grammar's library knows of a tokenizer.
+        backend = tokenizer.backend_tokenizer.to_str()
+        spliced = any(i not in special and len(token.content) > 1 for i, token in added.items())
+        plain = spliced and is_byte_level(backend)
+        texts = [b"" if i in special else name.encode() for i, name in enumerate(names)]
+        if plain:
+            texts = [b"" if i in special else token_bytes(name) for i, name in enumerate(names)]
+        texts += [b""] * (size - len(texts))
+        return Vocabulary(
+            tokens=tuple(texts),
+            special_ids=tuple(sorted(special)),
+            stop_ids=self._stop_ids,
+            backend=None if plain else backend,
+        )
+
+    @cached_property
+    def never(self) -> tuple[int, ...]:
+        """Tokens that no answer may hold: all special ones but those that end it."""
+        named = self.processor.tokenizer.convert_tokens_to_ids(list(self.image_tokens))
+        special = {*named, *self.vocabulary.special_ids}.difference(self._stop_ids)
+        return tuple(sorted(i for i in special if i < len(self.vocabulary.tokens)))
+
+    @cached_property
+    def _stop_ids(self) -> tuple[int, ...]:
+        """The ends of a sequence and, where the tokenizer knows it, of an utterance."""
+        tokenizer = self.processor.tokenizer
+        ends = [tokenizer.eos_token_id]
+        if _END_OF_UTTERANCE in tokenizer.get_vocab():
+            ends.append(tokenizer.convert_tokens_to_ids(_END_OF_UTTERANCE))
+        return tuple(dict.fromkeys(ends))
+
+    @torch.inference_mode()
+    def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
+        """Answer a batch; see `pipeline.models.base.Model.generate`."""
+        with device_errors():
+            return self._generate(inputs, max_new_tokens)
+
+    def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
+        prompts = [self.widened(item.prompt, tile_shapes(item.tiles)) for item in inputs]
+        text = self.processor.tokenizer(prompts, padding=True, return_tensors="pt").to(self._device)
+        features = self.features([tile for i in inputs for page in i.tiles for tile in page])
+        logits = ConstrainedLogits(
+            [item.constraint for item in inputs],
+            stop_ids=self._stop_ids,
+            never=self.never,
+        )
+        sequences = self.weights.generate(
+            **text,
+            **(self.seen(features) if features else {}),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=list(self._stop_ids),
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([logits]),
+        )
+        answers = sequences[:, text["input_ids"].shape[1] :].tolist()
+        prompt_tokens = text["attention_mask"].sum(1).tolist()
+        return [
+            self._output(answer, logprobs, n_prompt)
+            for answer, logprobs, n_prompt in zip(
+                answers, logits.logprobs(), prompt_tokens, strict=True
+            )
+        ]
+
+    def _output(self, ids: list[int], logprobs: list[float], prompt_tokens: int) -> ModelOutput:
+        stops = [i for i, token in enumerate(ids) if token in self._stop_ids]
+        end = stops[0] if stops else len(ids)
+        return ModelOutput(
+            text=self.processor.tokenizer.decode(ids[:end], skip_special_tokens=True),
+            token_ids=tuple(ids[:end]),
+            logprobs=tuple(logprobs[:end]),
+            finish_reason=FinishReason.STOP if stops else FinishReason.LENGTH,
+            prompt_tokens=int(prompt_tokens),
+        )
+
+    def features(self, tiles: Sequence[Image]) -> list[Tensor]:
+        """Return one (tokens, width) tensor a tile, in the order given."""
+        features: list[Tensor | None] = [None] * len(tiles)
+        for chunk in self._chunks(tiles):
+            encoded = self.encoded(self.pixels([tiles[i] for i in chunk]))
+            for i, feature in zip(chunk, encoded, strict=True):
+                features[i] = feature
+        return [feature for feature in features if feature is not None]
+
+    def _chunks(self, tiles: Sequence[Image]) -> Iterator[list[int]]:
+        grids: dict[tuple[int, int], list[int]] = {}
+        for i, tile in enumerate(tiles):
+            grids.setdefault(self._grid(tile), []).append(i)
+        config = self.weights.config
+        text = config.get_text_config()
+        widest = max(text.intermediate_size, config.vision_config.intermediate_size)
+        room = min(self.chunk_bytes, free_bytes(self._device) // 2)
+        for (rows, columns), members in grids.items():
+            tile_bytes = 3 * rows * columns * widest * self.weights.dtype.itemsize
+            most = max(1, min(self.max_tiles_per_chunk, room // tile_bytes))
+            for start in range(0, len(members), most):
+                yield members[start : start + most]
+
+    def _grid(self, tile: Image) -> tuple[int, int]:
+        patch = self.weights.config.vision_config.patch_size
+        return tile.shape[0] // patch, tile.shape[1] // patch
+
+    def pixels(self, tiles: Sequence[Image]) -> Tensor:
+        """Normalise tiles of one patch grid: float (n, 3, rows * patch, columns * patch).
+
+        Pixels past the last whole patch are cut: the patch convolution never reads them.
+        """
+        rows, columns = self._grid(tiles[0])
+        patch = self.weights.config.vision_config.patch_size
+        height, width = rows * patch, columns * patch
+        if self._device.type == "cpu":
+            looked_up = look_up(self._levels, [tile[:height, :width] for tile in tiles])
+            return torch.from_numpy(looked_up).to(self.weights.dtype)
+        pixels = torch.empty(
+            (len(tiles), 3, height, width), dtype=self.weights.dtype, device=self._device
+        )
+        tables = torch.from_numpy(self._levels).to(self._device, self.weights.dtype)
+        for target, tile in zip(pixels, tiles, strict=True):
+            levels = torch.from_numpy(np.array(tile[:height, :width])).to(self._device)
+            for channel, table in enumerate(tables):
+                source = levels[..., channel if levels.shape[-1] == 3 else 0]
+                target[channel] = table[source.int()]
+        return pixels

@@ -1,0 +1,41 @@
+"""Stock processors and how stock loaders are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.errors import CheckpointError, one_line
+from pipeline.models.base import Checkpoint
+
+
+def load_processor(checkpoint: Checkpoint) -> Any:
+    """Load the stock processor with its Pillow backend.
+
+    The backend is pinned, because the torchvision one gives other pixels.
+
+    Raises
+    ------
+    CheckpointError
+        If the files are missing or broken.
+    """
+    from transformers import AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        processor = AutoProcessor.from_pretrained(
+            checkpoint.location, backend="pil", **loading(checkpoint)
+        )
+    except Exception as error:  # what the loader raises for a broken file is anybody's guess
+        raise CheckpointError(
+            f"model.name: the processor of '{checkpoint.name}' does not load: {one_line(error)}"
+        ) from error
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def loading(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Keyword arguments for all stock loaders: a hub checkpoint's revision, and whose code runs."""
+    from_hub = checkpoint.location == checkpoint.name
+    pinned = {"revision": checkpoint.revision} if from_hub else {}
+    return {"trust_remote_code": checkpoint.remote_code, **pinned}

@@ -1,0 +1,92 @@
+"""A job's examples, drawn and encoded as its samples are."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pipeline.errors import ItemError, JobError
+from pipeline.job import Example, Job
+from pipeline.lake.exact_json import dumps
+from pipeline.lake.source import content
+from pipeline.models.base import PageEncoder
+from pipeline.printed import printed_text
+from pipeline.prompting import Shown
+from pipeline.records import Tiles
+from pipeline.render.renderer import Renderer
+from pipeline.schema import Schema, Validator
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is shown before each sample: `tiles` of all images in order."""
+
+    shown: tuple[Shown, ...] = ()
+    tiles: Tiles = field(default=(), repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the images and answers, in hex."""
+        found = hashlib.sha256(repr(self.shown).encode())
+        for page in self.tiles:
+            for tile in page:
+                found.update(repr(tile.shape).encode() + tile.tobytes())
+        return found.hexdigest()
+
+
+def draw_examples(
+    job: Job, schema: Schema, encoder: PageEncoder, password: str | None, *, images: bool
+) -> Examples:
+    """Draw all pages of the job's examples; without `images` only their text is of use.
+
+    Raises
+    ------
+    JobError
+        If a page cannot be drawn, or an answer does not fit the schema.
+    """
+    if not job.examples:
+        return Examples()
+    answers = [_answer(job, schema, number) for number in range(len(job.examples))]
+    renderer = Renderer(job.render, encoder.plan_page, password)
+    try:
+        drawn = [_pages(example, renderer, encoder, images) for example in job.examples]
+    finally:
+        renderer.close()
+    return Examples(
+        tuple(
+            Shown(len(tiles), text, answer)
+            for (tiles, text), answer in zip(drawn, answers, strict=True)
+        ),
+        tuple(page for tiles, _ in drawn for page in tiles),
+    )
+
+
+def _answer(job: Job, schema: Schema, number: int) -> str:
+    answer = job.examples[number].answer
+    where = f"examples[{number}].answer"
+    if job.task == "ocr":
+        if isinstance(answer, str):
+            return answer
+        raise JobError(f"{where}: task ocr answers with text; write it as one string")
+    if isinstance(answer, str):
+        raise JobError(f"{where}: write it as an object that fits schema {schema.id}")
+    if (complaint := Validator(schema.document).violation(answer)) is not None:
+        raise JobError(f"{where}: does not fit schema {schema.id}: {complaint}")
+    return dumps(answer)
+
+
+def _pages(
+    example: Example, renderer: Renderer, encoder: PageEncoder, images: bool
+) -> tuple[Tiles, str]:
+    tiles, words = [], []
+    for uri in example.pages:
+        try:
+            for number in range(1, renderer.open(content(uri)).n_pages + 1):
+                page = renderer.draw(number)
+                words.append(page.words)
+                if images:
+                    tiles.append(encoder.encode(page.image))
+        except ItemError as error:
+            raise JobError(f"examples: {uri}: {error.message}") from error
+    return tiles, printed_text(words)

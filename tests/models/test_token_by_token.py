@@ -1,0 +1,58 @@
+"""Token by token as a whole: shared keys, and attention within a window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.engine.engine import Engine, Limits
+from pipeline.engine.request import Request
+from pipeline.job import Model as ModelSettings
+from pipeline.models.base import ModelInput, Placement
+from pipeline.models.families import family_of, resolve
+from pipeline.models.token_by_token import TokenByToken
+from pipeline.records import Image
+
+PROMPTS = [
+    "User:<image>Read this.<end_of_utterance>\nAssistant:",
+    "User:<image><image>Read both of these.<end_of_utterance>\nAssistant:",
+    "User: Say all you know of what stands in the schema, please, word by word:<image>Go.",
+    "User: Say all you know of what stands in the schema, please, word by word:<image>Go on.",
+]
+
+
+def page(seed: int) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (42, 56, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("window", [None, 7, 24])
+@pytest.mark.parametrize("fixed_steps", [False, True])
+def test_answers_are_as_generates(
+    make_checkpoint: Any, window: int | None, fixed_steps: bool
+) -> None:
+    def edit(model: Any, tokenizer: Any) -> None:
+        model.config.text_config.sliding_window = window
+        model.lm_head.weight.data[tokenizer.eos_token_id] = 0
+
+    folder = make_checkpoint(splitting=False, seed=3, edit=edit)
+    settings = ModelSettings(name=str(folder))
+    checkpoint = resolve(settings)
+    model = family_of(checkpoint).load(checkpoint, settings, Placement(threads=1))
+    assert isinstance(model, TokenByToken)
+    assert model.decoder.shape.groups == 2
+    assert model.decoder.shape.window == window
+    tiles = [
+        tuple((page(10 * number + image),) for image in range(prompt.count("<image>")))
+        for number, prompt in enumerate(PROMPTS)
+    ]
+    inputs = [ModelInput(prompt, tiles[i]) for i, prompt in enumerate(PROMPTS)]
+    expected = [model.generate([one], 40)[0] for one in inputs]
+    assert max(len(one.token_ids) for one in expected) == 40
+    with Engine(model, Limits(3, fixed_steps=fixed_steps)) as engine:
+        futures = [engine.submit(Request(one.prompt, one.tiles, 40)) for one in inputs]
+        found = [future.result(timeout=60) for future in futures]
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
