@@ -341,7 +341,9 @@ def test_a_packaged_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_job_that_ships_loads() -> None:
     for name in packaged_names("jobs"):
-        if not name.startswith("train_"):
+        if name.startswith("finetune_"):
+            assert load_finetune_job(name).name == name
+        elif not name.startswith("train_"):
             assert load_job(name, inputs=["x.pdf"]).name
 
 
