@@ -230,7 +230,7 @@ def load_finetune_job(
     tree = {"name": path.stem} | _anchored(file, path.parent.absolute())
     tree = merged(tree, _anchored(changes, Path.cwd()))
     if output is not None:
-        tree = merged(tree, {"output": os.path.abspath(output)})
+        tree = merged(tree, _anchored({"output": output}, Path.cwd()))
     return checked(FinetuneJob, tree, changes, path)
 
 
