@@ -39,7 +39,7 @@ class Lora(Section):
     """Low-rank adapters (Hu et al., arXiv:2106.09685)."""
 
     rank: int = Field(default=16, ge=1, description="Rank of the two matrices.")
-    alpha: float = Field(default=32, gt=0, description="They count alpha / rank.")
+    alpha: int = Field(default=32, ge=1, description="They count alpha / rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Of their inputs.")
     targets: tuple[str, ...] | None = Field(
         default=None,
@@ -184,7 +184,7 @@ class FinetuneJob(Section):
 
         A row's own `question` takes the place of the job's: of its instructions, but in task ask.
         """
-        asked: dict[str, Any] = {"prompt": self.prompt}
+        asked: dict[str, Any] = {"prompt": self.prompt, "question": self.question}
         if self.task == "ask":
             # Rows may have what the job leaves out.
             asked["question"] = question or self.question or "?"
@@ -192,20 +192,18 @@ class FinetuneJob(Section):
             asked["prompt"] = question
         if "schema_" in self.model_fields_set:
             asked["schema"] = self.schema_
-        if self.task != "ask" and self.question is not None:
-            asked["question"] = self.question
-        return Job(
-            name=self.name,
-            input={"paths": [self.data.train]},
-            task=self.task,
-            unit=self.unit,
-            pages_per_sample=self.pages_per_sample,
-            preamble=self.preamble,
-            model=self.model,
-            generation={"constrained": self.constrained, "max_new_tokens": self.max_new_tokens},
-            render=self.render,
-            output={"uri": self.output},
-            **asked,
+        shared = ("name", "task", "unit", "pages_per_sample", "preamble", "model", "render")
+        return Job.model_validate(
+            {
+                "input": {"paths": [self.data.train]},
+                "generation": {
+                    "constrained": self.constrained,
+                    "max_new_tokens": self.max_new_tokens,
+                },
+                "output": {"uri": self.output},
+                **{key: getattr(self, key) for key in shared},
+                **asked,
+            }
         )
 
 
