@@ -39,14 +39,22 @@ def _finetune(name_or_path: str, overrides: Sequence[str], output: str | None) -
     from pipeline.finetune.job import load_finetune_job
 
     job = load_finetune_job(name_or_path, overrides, output)
-    if job.workers > 1:
-        from pipeline.finetune.worker import train_worker
-        from pipeline.runners.ray_train import train_together
-
-        needs = job.resources
-        return train_together(
-            train_worker, job, job.workers, needs.cpus_per_worker, needs.gpus_per_worker
-        )
+    from pipeline.finetune.launch import check_packages, output_folder
     from pipeline.finetune.launch import train as train_here
 
-    return train_here(job)
+    if job.workers == 1:
+        return train_here(job)
+    check_packages(job)
+    from pipeline.finetune.curve import following
+    from pipeline.runners.ray_train import train_together
+
+    folder, needs = output_folder(job), job.resources
+    with following(folder):
+        return train_together(
+            train_here,
+            job,
+            job.workers,
+            folder,
+            cpus=needs.cpus_per_worker,
+            gpus=needs.gpus_per_worker,
+        )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 FILE = "curve.jsonl"
 _REPORT_SECONDS = 20.0
+_LOOK_SECONDS = 2.0
 
 
 class Curve:
@@ -54,3 +57,43 @@ class Curve:
 def shown(values: Mapping[str, float]) -> str:
     """Return figures as people read them."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+@contextmanager
+def following(folder: Path) -> Iterator[None]:
+    """Tell people meanwhile of what workers of a training in `folder` write down."""
+    done = threading.Event()
+    teller = threading.Thread(target=_follow, args=(folder, done), daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
+def _follow(folder: Path, done: threading.Event) -> None:
+    curve, path = Curve(folder), folder / FILE
+    place = path.stat().st_size if path.is_file() else 0
+    told = float("-inf")
+    while True:
+        last = done.wait(_LOOK_SECONDS)
+        for line in _lines(path, place):
+            place += len(line)
+            values = json.loads(line)
+            kind, step = values.pop("kind"), values.pop("step")
+            if kind == "measured" or time.monotonic() - told > _REPORT_SECONDS:
+                told = time.monotonic()
+                curve.say(f"{kind} {step:,}: {shown(values)}")
+        if last:
+            return
+
+
+def _lines(path: Path, place: int) -> list[bytes]:
+    """Return the whole lines that a file has behind a place."""
+    try:
+        with path.open("rb") as file:
+            file.seek(place)
+            return [line for line in file if line.endswith(b"\n")]
+    except FileNotFoundError:
+        return []

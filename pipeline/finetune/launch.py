@@ -48,7 +48,7 @@ def train(job: FinetuneJob) -> bool:
         If the loss leaves the finite numbers.
     """
     check_packages(job)
-    folder = _folder(job)
+    folder = output_folder(job)
     rank, ranks = 0, 1
     if dist.is_available() and dist.is_initialized():
         rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -67,6 +67,18 @@ def check_packages(job: FinetuneJob) -> None:
             raise JobError(
                 f"pagelake finetune: needs the {package} package; pip install pagelake[{extra}]"
             )
+
+
+def output_folder(job: FinetuneJob) -> Path:
+    """Make the folder that a training writes to. Raises OutputError if it cannot be."""
+    folder = Path(job.output)
+    if "://" in job.output:
+        raise OutputError(f"output: '{job.output}' is no local folder; a training writes to one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"output: '{folder}' cannot be made: {error.strerror}") from error
+    return folder
 
 
 class _Training:
@@ -197,14 +209,3 @@ def _rows(job: FinetuneJob) -> tuple[list[Row], list[Row]]:
     if job.data.eval is not None:
         return rows, read_rows(job.data.eval)
     return split(rows, job.data.eval_share, job.seed)
-
-
-def _folder(job: FinetuneJob) -> Path:
-    folder = Path(job.output)
-    if "://" in job.output:
-        raise OutputError(f"output: '{job.output}' is no local folder; a training writes to one")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"output: '{folder}' cannot be made: {error.strerror}") from error
-    return folder

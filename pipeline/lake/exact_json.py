@@ -104,7 +104,7 @@ def _write_object(value: Mapping[Any, Any], parts: list[str], between: tuple[str
         if not isinstance(key, str):
             raise TypeError(f"an object's key is a string, not {type(key).__name__}")
         if index:
-            parts.append(",")
+            parts.append(between[0])
         parts.append(json.dumps(key, ensure_ascii=False))
         parts.append(between[1])
         _write(item, parts, between)
