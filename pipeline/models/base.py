@@ -137,10 +137,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model runs: `device` is "cpu" or "cuda"; `threads` None leaves torch its default."""
+    """Where a model runs: `device` is "cpu" or "cuda"; `threads` None leaves torch its default.
+
+    A model that `learns` is left as its stock classes made it, so that it can be trained.
+    """
 
     device: str = "cpu"
     threads: int | None = None
+    learns: bool = False
 
 
 class Family(Protocol):

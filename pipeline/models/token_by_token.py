@@ -22,7 +22,12 @@ _LEAST_SHARED = 16
 
 
 def stepping(whole: ImageTextModel, name: str) -> Model:
-    """Return a model to be run token by token, or as it is if its text model is unknown."""
+    """Return a model to be run token by token, or as it is if its text model is unknown.
+
+    One that learns stays as it is, too: `Decoder` joins weights.
+    """
+    if whole.learns:
+        return whole
     try:
         return TokenByToken(whole)
     except UnknownDecoder as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from transformers.models.idefics2.configuration_idefics2 import (
 )
 from transformers.utils import logging
 
+from pipeline.lake.folders import replacing
 from pipeline.models.chat import render
 from pipeline.models.families import TRAITS_FILE
 from pipeline.pretrain.examples import RECEIPT_SCHEMA, TEXT_SCHEMA
@@ -82,19 +82,9 @@ def build_model(shape: Architecture, seed: int) -> Idefics2ForConditionalGenerat
 
 
 def save_reader(folder: Path, model: nn.Module, processor: Any, shape: Architecture) -> None:
-    """Write a folder that `model.name` accepts: float16 weights, processor, template, traits.
-
-    An older one there is replaced by the finished new one, never written over: a run may have its
-    weights mapped into memory.
-    """
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    for rest in (fresh, old):
-        shutil.rmtree(rest, ignore_errors=True)
-    _write_reader(fresh, model, processor, shape)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write a folder that `model.name` accepts: float16 weights, processor, template, traits."""
+    with replacing(folder) as fresh:
+        _write_reader(fresh, model, processor, shape)
 
 
 def _write_reader(folder: Path, model: nn.Module, processor: Any, shape: Architecture) -> None:

@@ -69,14 +69,17 @@ def submit(sample: Sample, engine: Engine, ask: Ask) -> Future[Generation]:
     if ask.grammars is not None:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
     text = printed_text(sample.words)
-    prompt = ask.prompts[len(sample.id.page_numbers) - 1].replace(TEXT_SLOT, _harmless(text))
+    prompt = filled(ask.prompts[len(sample.id.page_numbers) - 1], text)
     tiles = Together(ask.examples, sample.tiles) if ask.examples else sample.tiles
     return engine.submit(Request(prompt, tiles, ask.max_new_tokens, grammar, text))
 
 
-def _harmless(text: str) -> str:
-    """Part what looks like a special token, so that no page can put words in the model's mouth."""
-    return _TOKEN_LIKE.sub(r"\1 ", text)
+def filled(prompt: str, text: str) -> str:
+    """Return a prompt with what the pages' text layers print in its slot.
+
+    What looks like a special token is parted, so that no page can put words in the model's mouth.
+    """
+    return prompt.replace(TEXT_SLOT, _TOKEN_LIKE.sub(r"\1 ", text))
 
 
 def outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:

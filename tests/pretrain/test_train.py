@@ -22,7 +22,7 @@ from pipeline.models.families import family_of, resolve
 from pipeline.pretrain import checkpoint
 from pipeline.pretrain.job import TrainJob
 from pipeline.pretrain.launch import train
-from pipeline.pretrain.lock import lock
+from pipeline.lake.folders import lock
 from pipeline.pretrain.train import Trainer
 from pipeline.prompting import conversation
 
