@@ -5,7 +5,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
-	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume proof-share lock clean
+	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
+	proof-share lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

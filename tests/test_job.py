@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline import packaged as packaged_module
 from pipeline.credentials import holds_credentials
 from pipeline.errors import JobError
+from pipeline.finetune.job import load_finetune_job
 from pipeline.job import Job
 from pipeline.jobfile import load_job
 from pipeline.packaged import packaged_names
