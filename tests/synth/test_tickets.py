@@ -8,6 +8,7 @@ from pathlib import Path
 import pypdfium2 as pdfium
 from PIL import Image
 
+from pipeline.finetune.data import read_rows
 from pipeline.synth.tickets import ticket_files
 from pipeline.synth.words import Split
 
@@ -31,6 +32,9 @@ def test_the_command_writes_two_sets_that_share_no_value(tmp_path: Path) -> None
         records = [json.loads(line)["record"] for line in lines]
         values.append({str(v) for each in records for k, v in each.items() if k != "fare"})
     assert not values[0] & values[1]
+    rows = read_rows(str(tmp_path / "train" / "truth.jsonl"))
+    assert [Path(row.uri).parent for row in rows] == [tmp_path / "train" / "documents"] * 6
+    assert {str(row.exchanges[0].answer["price"])[-3] for row in rows} == {"."}  # cents kept
 
 
 def test_images_and_pdfs_are_of_the_readers_own_scale() -> None:
