@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,17 @@ def adapt(job: FinetuneJob, model: ImageTextModel) -> Any:
         target_modules=_targets(job, model),
         bias="none",
     )
-    return get_peft_model(model.weights, config)
+    with warnings.catch_warnings():
+        # peft asks for what transformers has given another name since.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        return get_peft_model(model.weights, config)
+
+
+def remember_less(weights: Any) -> None:
+    """Compute activations twice in place of holding them; before `adapt`."""
+    # Later versions of transformers have it under the first name, and warn of the other.
+    enable = getattr(weights, "activation_checkpointing_enable", None)
+    (enable or weights.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def _targets(job: FinetuneJob, model: ImageTextModel) -> list[str]:

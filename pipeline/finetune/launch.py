@@ -14,7 +14,7 @@ from pipeline.errors import CheckpointError, JobError, OutputError
 from pipeline.finetune import made_for
 from pipeline.finetune.curve import Curve
 from pipeline.finetune.data import Row, read_rows, split
-from pipeline.finetune.freezing import adapt, count, freeze
+from pipeline.finetune.freezing import adapt, count, freeze, remember_less
 from pipeline.finetune.job import FinetuneJob
 from pipeline.finetune.learner import Collator, Learner, Lessons
 from pipeline.finetune.lessons import Lesson, Teacher
@@ -154,7 +154,7 @@ class _Training:
         torch.manual_seed(self._job.seed)  # of the adapters' first weights
         weights = self._whole.weights
         if self._job.checkpointing:
-            weights.gradient_checkpointing_enable({"use_reentrant": False})
+            remember_less(weights)
         if self._job.method == "lora":
             learner = Learner(self._whole, adapt(self._job, self._whole))
         else:

@@ -45,7 +45,7 @@ class Loop(Trainer):  # type: ignore[misc]  # typed in part only
         stopping: Stopping,
         measure: Measure,
     ) -> None:
-        self._job = job
+        self._job, self._curve = job, curve
         super().__init__(
             model=learner,
             args=_arguments(job),
@@ -65,6 +65,8 @@ class Loop(Trainer):  # type: ignore[misc]  # typed in part only
         """
         folder = Path(self.args.output_dir)
         last = last_checkpoint(folder)
+        if self.is_world_process_zero():
+            self._curve.go_on_from(0 if last is None else _steps(last))
         if last is not None and _steps(last) >= self.steps:
             self._load_from_checkpoint(str(last))  # the trainer would take one step more
             return True
