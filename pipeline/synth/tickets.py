@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.synth.tickets", description=__doc__)
     parser.add_argument("out_dir", type=Path, help="folder to write train/ and test/ to")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other tickets (0)")
-    parser.add_argument("--train", type=int, default=800, help="how many to train on (800)")
+    parser.add_argument("--train", type=int, default=1200, help="how many to train on (1200)")
     parser.add_argument("--test", type=int, default=120, help="how many to test on (120)")
     arguments = parser.parse_args()
     counts = {Split.TRAIN: arguments.train, Split.TEST: arguments.test}
