@@ -116,7 +116,7 @@ def test_an_adapter_answers_as_the_weights_it_is_merged_into(
     assert adapted == answers(name=str(tmp_path / "out" / "model")) != answers(name=str(base))
     traits = json.loads((tmp_path / "out" / "model" / "pagelake.json").read_text())
     assert traits == {"schemas": ["receipt.v1", "slip.v1"]}
-    assert f"adapter: THIS_FOLDER" in (tmp_path / "out" / "adapter" / "README.md").read_text()
+    assert "adapter: THIS_FOLDER" in (tmp_path / "out" / "adapter" / "README.md").read_text()
 
 
 def test_a_package_that_is_missing_is_named(
