@@ -224,6 +224,7 @@ class Generation:
     `vision_s`, `prefill_s` and `decode_s` are its parts, 0 where they are not told apart. Of the
     tokens `forced_tokens` were left no choice by the grammar, and `drafted_tokens` were guessed
     right; both cost no pass of their own. `passes` counts those that the answer took, 0 if unknown.
+    `looks` is 2 where a first answer, of images not split, was in doubt and asked again.
     """
 
     text: str
@@ -239,10 +240,11 @@ class Generation:
     forced_tokens: int = 0
     drafted_tokens: int = 0
     passes: int = 0
+    looks: int = 1
 
 
 MODEL_TIMES = ("queue_s", "model_s", "vision_s", "prefill_s", "decode_s")
-MODEL_COUNTS = ("forced_tokens", "drafted_tokens", "passes")
+MODEL_COUNTS = ("forced_tokens", "drafted_tokens", "passes", "looks")
 """What of a `Generation` goes on into the tables under the same name."""
 
 
@@ -294,6 +296,7 @@ class PageResult:
     forced_tokens: int = 0
     drafted_tokens: int = 0
     passes: int = 0
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,11 +90,15 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows of the finished tables: by state, and documents by failure kind."""
+    """Rows of the finished tables: by state, documents by failure kind, answered pages by looks.
+
+    The latter tell adaptive splitting's work: "1" looked at whole, "2" a second time, split.
+    """
 
     pages: Mapping[str, int] = field(default_factory=dict)
     documents: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
+    looks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

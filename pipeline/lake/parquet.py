@@ -107,11 +107,11 @@ def count_rows(layout: Layout, files: Iterable[str]) -> int:
 
 
 def count_values(layout: Layout, files: Iterable[str], column: str) -> dict[str, int]:
-    """Count the values of a text column over files; nulls are left out."""
+    """Count the values of a column over files, as text; nulls and zeros are left out."""
     counts: Counter[str] = Counter()
     for name in files:
         for batch in read_batches(layout, name, [column]):
-            counts.update(value for value in batch[column].to_pylist() if value is not None)
+            counts.update(str(value) for value in batch[column].to_pylist() if value)
     return dict(counts)
 
 

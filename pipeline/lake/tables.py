@@ -80,6 +80,7 @@ _PAGE_COLUMNS: list[Column] = [
     ("forced_tokens", _COUNT, "of output_tokens, those that the schema left no choice about"),
     ("drafted_tokens", _COUNT, "of output_tokens, those guessed right from the text layer"),
     ("passes", _COUNT, "passes through the model that the answer took; 0 if unknown"),
+    ("looks", _COUNT, "times the sample was shown: 2 if the answer of whole images was in doubt"),
 ]
 
 _DOCUMENT_COLUMNS: list[Column] = [

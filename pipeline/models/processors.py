@@ -34,6 +34,18 @@ def load_processor(checkpoint: Checkpoint) -> Any:
     return processor
 
 
+def load_config(checkpoint: Checkpoint) -> Any:
+    """Load the stock configuration. Raises CheckpointError if it is missing or broken."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(checkpoint.location, **loading(checkpoint))
+    except Exception as error:  # as above
+        raise CheckpointError(
+            f"model.name: the config of '{checkpoint.name}' does not load: {one_line(error)}"
+        ) from error
+
+
 def loading(checkpoint: Checkpoint) -> dict[str, Any]:
     """Keyword arguments for all stock loaders: a hub checkpoint's revision, and whose code runs."""
     from_hub = checkpoint.location == checkpoint.name

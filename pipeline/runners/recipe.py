@@ -141,6 +141,7 @@ def _identity(
     examples: Examples,
 ) -> dict[str, Any]:
     adapter, document = job.model.adapter, job.unit == "document"
+    adaptive = job.model.image_splitting == "adaptive"
     return {
         "task": job.task,
         "schema": f"{schema.id}@{schema.sha256[:16]}",
@@ -154,6 +155,7 @@ def _identity(
         "model.adapter": None if adapter is None else adapter_revision(adapter),
         "model.dtype": effective_dtype(job.model.dtype, job.resources.gpus_per_actor > 0),
         "pixels": repr(encoder),
+        "model.split_below": job.model.split_below if adaptive else None,
         "render.renderer": job.render.renderer,
         "generation.max_new_tokens": job.generation.max_new_tokens,
         "generation.constrained": job.generation.constrained,

@@ -138,6 +138,7 @@ def _run(
         documents=dict(assembly.documents),
         pages=dict(assembly.pages),
         failures=dict(assembly.failures),
+        looks=dict(assembly.manifest.counts.looks),
         done=receipt,
         documents_known=planned.known,
         pages_reused=sum(assembly.pages.values()) - work.pages - work.pages_doubled,
