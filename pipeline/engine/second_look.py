@@ -80,8 +80,13 @@ def submit(engine: Engine, request: Request, doubt: Doubt) -> Future[Generation]
         else:
             _settle(result, error or _both(first, future.result()))
 
-    tiles = LastTiles(request.tiles)
-    engine.submit(replace(request, tiles=tiles)).add_done_callback(after_first)
+    cheap = replace(
+        request,
+        tiles=LastTiles(request.tiles),
+        examples=LastTiles(request.examples),
+        examples_key=f"{request.examples_key} whole",
+    )
+    engine.submit(cheap).add_done_callback(after_first)
     return result
 
 

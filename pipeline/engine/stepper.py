@@ -94,7 +94,7 @@ class Stepper:
             row = Row(
                 request=request,
                 future=item.future,
-                prompt=model.tokenize(request.prompt, request.tiles),
+                prompt=model.tokenize(request.prompt, request.all_tiles, len(request.examples)),
                 grammar=request.grammar.start() if request.grammar else None,
                 drafter=self._drafter(request),
                 stop_ids=self._stop_ids,

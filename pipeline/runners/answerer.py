@@ -44,6 +44,7 @@ class Answerer:
             job.generation.max_new_tokens,
             grammars,
             question.examples.tiles,
+            question.examples.digest,
             _doubts(question) if job.model.image_splitting == "adaptive" else None,
         )
         self._engine = Engine(model, Limits(batch=job.resources.batch))

@@ -24,7 +24,6 @@ from pipeline.records import (
     StageName,
     Tiles,
 )
-from pipeline.tiles import Together
 
 _TOKEN_LIKE = re.compile(r"([<\[])(?=[^\s<>\[\]]{1,60}[>\]])")
 
@@ -59,6 +58,7 @@ class Ask:
     max_new_tokens: int
     grammars: Grammars | None = None
     examples: Tiles = ()
+    examples_key: str = ""
     doubts: Doubts | None = None
 
 
@@ -81,8 +81,9 @@ def submit(sample: Sample, engine: Engine, ask: Ask) -> Future[Generation]:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
     text = printed_text(sample.words)
     prompt = ask.prompts[len(sample.id.page_numbers) - 1].replace(TEXT_SLOT, _harmless(text))
-    tiles = Together(ask.examples, sample.tiles) if ask.examples else sample.tiles
-    request = Request(prompt, tiles, ask.max_new_tokens, grammar, text)
+    request = Request(
+        prompt, sample.tiles, ask.max_new_tokens, grammar, text, ask.examples, ask.examples_key
+    )
     if ask.doubts is None:
         return engine.submit(request)
     doubt = ask.doubts.whole if sample.id.whole else ask.doubts.part

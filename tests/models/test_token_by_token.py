@@ -56,3 +56,56 @@ def test_answers_are_as_generates(
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+
+
+SHOT = (
+    "User:<image>Read this.<end_of_utterance>\nAssistant:{}<end_of_utterance>\n"
+    "User:<image><image>Read this.<end_of_utterance>\nAssistant:{}<end_of_utterance>\n"
+)
+ASKED = [
+    SHOT + "User:<image>Read this.<end_of_utterance>\nAssistant:",
+    SHOT + "User:<image>Read this.<end_of_utterance>\nAssistant:",
+    SHOT + "User:Look:<image>and<image>Read this.<end_of_utterance>\nAssistant:",
+    SHOT + "User:Nothing to see.<end_of_utterance>\nAssistant:",
+]
+
+
+@pytest.mark.parametrize("splitting", [False, True])
+def test_examples_are_read_once_and_answers_are_as_generates(
+    make_checkpoint: Any, splitting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ModelSettings(name=str(make_checkpoint(splitting=splitting, seed=3)))
+    checkpoint = resolve(settings)
+    model = family_of(checkpoint).load(checkpoint, settings, Placement(threads=1))
+    encoder = family_of(checkpoint).encoder(checkpoint, settings)
+    images = iter([encoder.encode(page(seed)) for seed in range(100)])
+    keys = {"a": [next(images) for _ in range(3)], "b": [next(images) for _ in range(3)]}
+    requests = [
+        Request(
+            prompt,
+            [next(images) for _ in range(prompt.count("<image>") - 3)],
+            24,
+            examples=examples,
+            examples_key=key,
+        )
+        for prompt in ASKED
+        for key, examples in keys.items()
+    ]
+    expected = [
+        model.generate([ModelInput(one.prompt, one.all_tiles)], 24)[0].token_ids for one in requests
+    ]
+    assert len(set(expected)) == len(expected)
+    seen: list[int] = []
+    features = type(model).features
+
+    def counted(self: Any, tiles: Any) -> Any:
+        seen.append(len(tiles))
+        return features(self, tiles)
+
+    monkeypatch.setattr(type(model), "features", counted)
+    with Engine(model, Limits(3)) as engine:
+        futures = [engine.submit(one) for one in requests]
+        found = [future.result(timeout=60).token_ids for future in futures]
+    assert found == expected
+    own = sum(len(one.tiles) for one in requests)
+    assert sum(seen) == (own + 2 * 3) * (5 if splitting else 1)
