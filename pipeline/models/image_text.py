@@ -107,10 +107,10 @@ class ImageTextModel(ABC):
     def _stop_ids(self) -> tuple[int, ...]:
         """The ends of a sequence and, where the tokenizer knows it, of an utterance."""
         tokenizer = self.processor.tokenizer
-        ends = [tokenizer.eos_token_id]
-        if _END_OF_UTTERANCE in tokenizer.get_vocab():
-            ends.append(tokenizer.convert_tokens_to_ids(_END_OF_UTTERANCE))
-        return tuple(dict.fromkeys(ends))
+        ends = [tokenizer.eos_token_id, tokenizer.get_vocab().get(_END_OF_UTTERANCE)]
+        # Stock processors add the token to tokenizers of base models, which have no row for it.
+        size = self.weights.config.get_text_config().vocab_size
+        return tuple(dict.fromkeys(end for end in ends if end is not None and end < size))
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
