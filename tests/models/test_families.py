@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
@@ -200,10 +203,22 @@ def test_the_prompt_is_the_chat_template_around_images_and_instructions(
     checkpoint = found(checkpoint_folder)
     rendered = prompt(checkpoint, 2, "receipt.v1")
     assert caplog.messages == []
-    # The tokenizer adds <s> by itself, and a template's own would be a second one.
-    assert rendered == "User:Read this.<image><image><end_of_utterance>\nAssistant:"
+    assert rendered == "<s>User:Read this.<image><image><end_of_utterance>\nAssistant:"
     assert prompt(found("nano"), 1, "receipt.v1") == "<image><receipt>"
     assert prompt(found("nano"), 1, "text.v1") == "<image><ocr>"
+
+
+def test_a_prompt_begins_once_whoever_begins_it(folder: Path) -> None:
+    """This template begins the sequence; a tokenizer may do so too (Llama's), or not (SmolLM's)."""
+    file = folder / "tokenizer.json"
+    for adds in (False, True):
+        if adds:
+            stored = Tokenizer.from_file(str(file))
+            stored.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+            stored.save(str(file))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(prompt(found(folder), 1, ""))["input_ids"]
+        assert (ids[0], ids.count(tokenizer.bos_token_id)) == (tokenizer.bos_token_id, 1)
 
 
 def test_a_checkpoint_without_a_chat_template_is_refused(folder: Path) -> None:
