@@ -8,22 +8,23 @@ from pipeline.errors import CheckpointError, one_line
 from pipeline.models.base import Checkpoint
 
 
-def load_processor(checkpoint: Checkpoint) -> Any:
+def load_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
     """Load the stock processor with its Pillow backend.
 
-    The backend is pinned, because the torchvision one gives other pixels.
+    The backend is pinned, because the torchvision one gives other pixels. `kind` names a class of
+    transformers: a family may do with less than what the checkpoint itself names.
 
     Raises
     ------
     CheckpointError
         If the files are missing or broken.
     """
-    from transformers import AutoProcessor
+    import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        processor = AutoProcessor.from_pretrained(
+        processor = getattr(transformers, kind).from_pretrained(
             checkpoint.location, backend="pil", **loading(checkpoint)
         )
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
