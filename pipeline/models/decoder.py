@@ -63,6 +63,10 @@ class _Layer:
     down: _Linear
 
 
+_FIXED_ROPES = {"default", "linear", "llama3"}
+"""Rotary positions whose frequencies are settled when the model is built, whatever they are."""
+
+
 class UnknownDecoder(ValueError):
     """A text model that `Decoder` would not run right."""
 
@@ -78,7 +82,7 @@ class Decoder:
     ------
     UnknownDecoder
         If the model has what this decoder does not do: an activation other than SiLU, rotary
-        positions other than the default kind.
+        positions whose frequencies follow the length, or that are scaled themselves.
     """
 
     def __init__(self, text_model: Any, head: Any) -> None:
@@ -214,5 +218,5 @@ def _layer(layer: Any, eps: float) -> _Layer:
 def _check(config: Any) -> None:
     if config.hidden_act not in ("silu", "swish"):
         raise UnknownDecoder(f"its text model's activation is {config.hidden_act}")
-    if (config.rope_parameters or {}).get("rope_type", "default") != "default":
-        raise UnknownDecoder("its text model scales its rotary positions")
+    if (kind := (config.rope_parameters or {}).get("rope_type", "default")) not in _FIXED_ROPES:
+        raise UnknownDecoder(f"its text model's rotary positions are of the kind {kind}")

@@ -6,15 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaModel
 
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.request import Request
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
+from pipeline.models.decoder import Decoder, UnknownDecoder
 from pipeline.models.families import family_of, resolve
 from pipeline.models.token_by_token import TokenByToken
 from pipeline.records import Image
 
+LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 PROMPTS = [
     "User:<image>Read this.<end_of_utterance>\nAssistant:",
     "User:<image><image>Read both of these.<end_of_utterance>\nAssistant:",
@@ -109,3 +113,38 @@ def test_examples_are_read_once_and_answers_are_as_generates(
     assert found == expected
     own = sum(len(one.tiles) for one in requests)
     assert sum(seen) == (own + 2 * 3) * (5 if splitting else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "known"),
+    [("linear", {}, True), ("llama3", LLAMA_3, True), ("yarn", {}, False), ("dynamic", {}, False)],
+)
+def test_rotary_positions_run_if_their_frequencies_are_fixed(
+    kind: str, more: dict[str, float], known: bool
+) -> None:
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 8.0, **more}
+    config = LlamaConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        vocab_size=8,
+        max_position_embeddings=2048,
+        rope_parameters=rope,
+    )
+    text_model = LlamaModel(config).eval()
+    if not known:
+        with pytest.raises(UnknownDecoder, match=kind):
+            Decoder(text_model, torch.nn.Identity())
+        return
+    decoder = Decoder(text_model, torch.nn.Identity())
+    embedded, positions = torch.randn(5, 16), torch.arange(300, 305)
+
+    def attend(_: int, queries: Any, keys: Any, values: Any) -> Any:
+        turned = [part.transpose(0, 1) for part in (queries, keys, values)]
+        attended = torch.nn.functional.scaled_dot_product_attention(*turned, is_causal=True)
+        return attended.transpose(0, 1)
+
+    with torch.inference_mode():
+        stock = text_model(inputs_embeds=embedded[None], position_ids=positions[None])[0][0]
+        assert torch.allclose(decoder.forward(embedded, positions, attend), stock, atol=1e-5)
