@@ -197,8 +197,8 @@ class SampleId:
 class Sample:
     """What the model sees in one prompt.
 
-    `tiles` has one sequence of uint8 images a page: the page alone, or its four quadrants and the
-    whole when image splitting is on. `words` has one tuple a page.
+    `tiles` has one sequence of uint8 images a page: the page alone, or its parts and the whole
+    when image splitting is on. `words` has one tuple a page.
     """
 
     id: SampleId

@@ -33,13 +33,24 @@ def _idefics2() -> Family:
     return Idefics2Family()
 
 
+def _idefics3() -> Family:
+    from pipeline.models.idefics3 import Idefics3Family
+
+    return Idefics3Family()
+
+
 def _fake() -> Family:
     from pipeline.models.fake import FakeFamily
 
     return FakeFamily()
 
 
-_FAMILIES: Mapping[str, Callable[[], Family]] = {"idefics2": _idefics2, "fake": _fake}
+_FAMILIES: Mapping[str, Callable[[], Family]] = {
+    "idefics2": _idefics2,
+    "idefics3": _idefics3,
+    "smolvlm": _idefics3,
+    "fake": _fake,
+}
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
