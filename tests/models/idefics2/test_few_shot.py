@@ -60,7 +60,7 @@ def test_a_run_asks_with_examples_as_generate_would(
     job = make()
     recipe = prepare(job, "test")
     assert recipe.prompts == (
-        "System:You read.<end_of_utterance>\n"
+        "<s>System:You read.<end_of_utterance>\n"
         "User:Here: <image> read it.<end_of_utterance>\n"
         "Assistant:word for word<end_of_utterance>\n"
         "User:Here: <image> read it.<end_of_utterance>\nAssistant:",

@@ -84,7 +84,7 @@ def test_prompts_are_the_stock_ones(folder: Path, draw_page: Any) -> None:
     model, (inputs, shown) = load(folder), samples(folder, draw_page)
     stock = stock_inputs(folder, [one.prompt for one in inputs], shown)
     for i, one in enumerate(inputs):
-        ids = TokenByToken(model).tokenize(one.prompt, one.tiles).ids
+        ids = TokenByToken(model).tokenize(one.prompt, one.tiles, 0).ids
         kept = stock["input_ids"][i][stock["attention_mask"][i].bool()]
         assert list(ids) == kept.tolist()
         assert (ids[0], ids.count(1)) == (1, 1)
