@@ -9,8 +9,8 @@ lock.
 
 `_pagelake/commits/{name}.json`, one for each file of pages::
 
-    {"run_id", "fingerprint", "name", "file", "n_rows", "states": {state: rows},
-     "failures": {failure kind: rows}, "written_at": ISO 8601 in UTC}
+    {"run_id", "fingerprint", "name", "file", "n_rows", "states": {state: pages},
+     "failures": {failure kind: pages}, "written_at": ISO 8601 in UTC}
 
 `_pagelake/manifest.json`, the finished table::
 
@@ -52,7 +52,7 @@ _RunsFile = Annotated[str, AfterValidator(partial(checked_name, folder=RUNS))]
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One committed file of pages. `states` and `failures` count its rows."""
+    """One committed file of pages. `states` and `failures` count its rows' pages."""
 
     run_id: str
     fingerprint: str
