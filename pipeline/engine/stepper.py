@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from pipeline.engine.row import Row
 from pipeline.engine.running import RunningBatch
 from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import ItemError
+from pipeline.models.context import answer_budget
 from pipeline.models.devices import use_threads
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import FinishReason, Generation
@@ -90,11 +92,16 @@ class Stepper:
 
     def _prepare(self, items: Sequence[Pending]) -> None:
         for item in items:
-            request, model = item.request, self._model
+            request = item.request
+            prompt = self._model.tokenize(request.prompt, request.all_tiles, len(request.examples))
+            context = self._model.decoder.shape.context
+            budget = answer_budget(len(prompt.ids), request.max_new_tokens, context)
+            if budget < request.max_new_tokens:
+                request = replace(request, max_new_tokens=budget)
             row = Row(
                 request=request,
                 future=item.future,
-                prompt=model.tokenize(request.prompt, request.all_tiles, len(request.examples)),
+                prompt=prompt,
                 grammar=request.grammar.start() if request.grammar else None,
                 drafter=self._drafter(request),
                 stop_ids=self._stop_ids,

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.models.context import context_of
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, queries, keys, values) -> attended, like the queries.
 
@@ -31,6 +33,7 @@ class DecoderShape:
     """What a cache of keys and values must know of a decoder.
 
     A token attends to itself and the `window` - 1 before it, to all before it if that is None.
+    Prompt and answer have `context` tokens at most, None if there is no bound.
     """
 
     layers: int
@@ -41,6 +44,7 @@ class DecoderShape:
     dtype: torch.dtype
     device: torch.device
     window: int | None = None
+    context: int | None = None
 
     @property
     def groups(self) -> int:
@@ -104,6 +108,7 @@ class Decoder:
             weight.dtype,
             weight.device,
             getattr(config, "sliding_window", None),
+            context_of(config),
         )
         self._frequencies = text_model.rotary_emb.inv_freq.to(weight.device, torch.float32)
         # Of each head's halves the other one, for the turning.

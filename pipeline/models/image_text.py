@@ -16,6 +16,7 @@ from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
 from pipeline.models.constrain import ConstrainedLogits
+from pipeline.models.context import answer_budget, context_of
 from pipeline.models.devices import device_errors, free_bytes
 from pipeline.models.pixels import look_up, pixel_table
 from pipeline.models.processors import load_processor
@@ -123,6 +124,9 @@ class ImageTextModel(ABC):
     def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         prompts = [self.widened(item.prompt, tile_shapes(item.tiles)) for item in inputs]
         text = self.processor.tokenizer(prompts, padding=True, return_tensors="pt").to(self._device)
+        prompt_tokens = text["attention_mask"].sum(1).tolist()
+        context = context_of(self.weights.config.get_text_config())
+        budgets = [answer_budget(n, max_new_tokens, context) for n in prompt_tokens]
         features = self.features([tile for i in inputs for page in i.tiles for tile in page])
         logits = ConstrainedLogits(
             [item.constraint for item in inputs],
@@ -134,17 +138,16 @@ class ImageTextModel(ABC):
             **(self.seen(features) if features else {}),
             do_sample=False,
             num_beams=1,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max(budgets),
             eos_token_id=list(self._stop_ids),
             pad_token_id=self.processor.tokenizer.pad_token_id,
             logits_processor=LogitsProcessorList([logits]),
         )
         answers = sequences[:, text["input_ids"].shape[1] :].tolist()
-        prompt_tokens = text["attention_mask"].sum(1).tolist()
         return [
-            self._output(answer, logprobs, n_prompt)
-            for answer, logprobs, n_prompt in zip(
-                answers, logits.logprobs(), prompt_tokens, strict=True
+            self._output(answer[:budget], logprobs, n_prompt)
+            for answer, logprobs, n_prompt, budget in zip(
+                answers, logits.logprobs(), prompt_tokens, budgets, strict=True
             )
         ]
 

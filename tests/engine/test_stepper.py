@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import torch
@@ -241,6 +242,8 @@ def test_a_request_too_long_for_memory_takes_no_room_from_those_that_wait(
     nano: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.engine.running.free_bytes", lambda _: 60_000_000)
+    endless = replace(nano.model.decoder.shape, context=None)
+    monkeypatch.setattr(nano.model.decoder, "shape", endless)
     engine = Engine(nano.model, Limits(batch=2, linger_s=1.0))
     requests = [nano.request([0]), nano.request([1], 100_000), nano.request([2], 40)]
     futures = [engine.submit(one) for one in requests]
