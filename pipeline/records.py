@@ -124,7 +124,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A fixed run of one document's pages, drawn by one task.
+    """A fixed run of one document's pages, drawn by one task; of one sample's, if samples are
+    documents.
 
     `size` and `modified` are the document's as planned: a file that no longer matches has changed.
     """
@@ -197,8 +198,9 @@ class SampleId:
 class Sample:
     """What the model sees in one prompt.
 
-    `tiles` has one sequence of uint8 images a page: the page alone, or its parts and the whole
-    when image splitting is on. `words` has one tuple a page.
+    `tiles` has one sequence of uint8 images a page: the page alone, or its parts and the whole when
+    image splitting is on; nothing where the prompt shows no images. `words` has one
+    tuple a page.
     """
 
     id: SampleId

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -43,6 +44,11 @@ def parse_pages(text: str) -> PageSelection:
         else:
             merged.append((first, last))
     return PageSelection(tuple(merged))
+
+
+def page_ranges(page_numbers: Iterable[int]) -> str:
+    """Write page numbers as a selection has them: 1, 2, 3 and 7 are "1-3,7"."""
+    return str(parse_pages(",".join(map(str, page_numbers))))
 
 
 def _page_range(text: str) -> tuple[int, int | None]:
