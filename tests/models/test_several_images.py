@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipeline.job import Job
 from pipeline.models.base import ModelInput, Placement
-from pipeline.models.families import family_of, resolve
+from pipeline.models.families import family_of
 from pipeline.records import Sample
 from pipeline.runners.recipe import Recipe, prepare
 from pipeline.runners.run import Options, run
