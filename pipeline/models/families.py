@@ -27,6 +27,12 @@ _SAMPLE_BYTES = 1 << 20
 _SAMPLES_PER_FILE = 32
 
 
+def _idefics() -> Family:
+    from pipeline.models.idefics.family import IdeficsFamily
+
+    return IdeficsFamily()
+
+
 def _idefics2() -> Family:
     from pipeline.models.idefics2.family import Idefics2Family
 
@@ -46,6 +52,7 @@ def _fake() -> Family:
 
 
 _FAMILIES: Mapping[str, Callable[[], Family]] = {
+    "idefics": _idefics,
     "idefics2": _idefics2,
     "idefics3": _idefics3,
     "smolvlm": _idefics3,

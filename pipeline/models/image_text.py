@@ -74,11 +74,30 @@ class ImageTextModel(ABC):
     def seen(self, features: Sequence[Tensor]) -> dict[str, Any]:
         """Return the keyword arguments by which `generate` takes features; they are not empty."""
 
+    def beside(
+        self, ids: Tensor, counts: Sequence[int], features: Sequence[Tensor]
+    ) -> dict[str, Any]:
+        """Return what `generate` takes beside the tokens `ids`, (rows, tokens).
+
+        Row i shows the next `counts[i]` images; `features` has their tiles', in order.
+        """
+        del ids, counts
+        return self.seen(features) if features else {}
+
+    def tokenized(self, prompts: list[str]) -> Any:
+        """Return the ids of prompts and their mask, int64 (rows, tokens), padded on the left."""
+        return self.processor.tokenizer(prompts, padding=True, return_tensors="pt")
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens the model gives a score."""
+        return int(self.weights.config.get_text_config().vocab_size)
+
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The tokenizer as a grammar sees it."""
         tokenizer = self.processor.tokenizer
-        size = self.weights.config.get_text_config().vocab_size
+        size = self.vocabulary_size
         # `all_special_ids` leaves out the image tokens and those only the backend marks as special.
         added = tokenizer.added_tokens_decoder
         special = {i for i, token in added.items() if token.special}
@@ -123,7 +142,7 @@ class ImageTextModel(ABC):
 
     def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         prompts = [self.widened(item.prompt, tile_shapes(item.tiles)) for item in inputs]
-        text = self.processor.tokenizer(prompts, padding=True, return_tensors="pt").to(self._device)
+        text = self.tokenized(prompts).to(self._device)
         prompt_tokens = text["attention_mask"].sum(1).tolist()
         context = context_of(self.weights.config.get_text_config())
         budgets = [answer_budget(n, max_new_tokens, context) for n in prompt_tokens]
@@ -135,7 +154,7 @@ class ImageTextModel(ABC):
         )
         sequences = self.weights.generate(
             **text,
-            **(self.seen(features) if features else {}),
+            **self.beside(text["input_ids"], [len(item.tiles) for item in inputs], features),
             do_sample=False,
             num_beams=1,
             max_new_tokens=max(budgets),
