@@ -62,6 +62,7 @@ class FailureKind(StrEnum):
 
     SOURCE_MISSING = "source_missing"
     SOURCE_CHANGED = "source_changed"
+    SOURCE_TOO_LARGE = "source_too_large"
     UNREADABLE = "unreadable"
     UNSUPPORTED = "unsupported"
     ENCRYPTED = "encrypted"

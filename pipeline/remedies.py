@@ -9,6 +9,7 @@ from pipeline.records import FailureKind
 REMEDIES: Mapping[FailureKind, str] = {
     FailureKind.SOURCE_MISSING: "The file is gone or may not be read; restore it and run again.",
     FailureKind.SOURCE_CHANGED: "The file changed while the run was reading it; run again.",
+    FailureKind.SOURCE_TOO_LARGE: "The web address gives more than input.http_max_mb; raise it.",
     FailureKind.UNREADABLE: "The file is damaged; repair it (for a PDF, qpdf may help).",
     FailureKind.UNSUPPORTED: "Not a PDF, PNG, JPEG, WebP or TIFF, or without text where the prompt "
     "shows text alone; convert it, or add {page} to the prompt.",

@@ -61,6 +61,7 @@ class Planner:
         pages = recipe.job.input.pages
         self._selection: PageSelection | None = None if pages is None else parse_pages(pages)
         self._max_pages = recipe.job.input.max_pages
+        self._http_bytes = recipe.job.input.http_bytes
 
     def plan(self, documents: Iterable[Document]) -> Iterator[Plan]:
         """Plan documents one by one."""
@@ -68,7 +69,13 @@ class Planner:
             key = f"{document.uri}\n{document.size}\n{document.modified}"
             try:
                 with self._watch.item("plan", key, document.uri, self._opening_s):
-                    planned = plan(document, self._renderer, self._selection, self._max_pages)
+                    planned = plan(
+                        document,
+                        self._renderer,
+                        self._selection,
+                        self._max_pages,
+                        self._http_bytes,
+                    )
             except ItemError as error:
                 planned = Plan(document, None, None, failure=_failure(StageName.DISCOVER, error))
             yield planned
@@ -88,6 +95,7 @@ class Drawer:
         self._encoder = recipe.encoder
         self._shows_images = recipe.shows_images
         self._by_document = recipe.job.unit == "document"
+        self._http_bytes = recipe.job.input.http_bytes
 
     def draw(self, shard: Shard) -> Iterator[Sample | Failed]:
         """Yield samples, or failures of pages: every planned page is in exactly one of them."""
@@ -104,7 +112,7 @@ class Drawer:
             key, label = named(window, () if number is None else (number,))
             return self._watch.item("rasterize", key, label, self._drawing_s)
 
-        pages = rasterize(window, self._renderer, around)
+        pages = rasterize(window, self._renderer, around, self._http_bytes)
         for number in window.page_numbers:
             sample_id = SampleId(
                 window.document_id, window.uri, window.n_pages, (number,), window.source

@@ -23,16 +23,21 @@ _BLOCK = 1 << 20
 
 
 def plan(
-    document: Document, renderer: Renderer, selection: PageSelection | None, max_pages: int
+    document: Document,
+    renderer: Renderer,
+    selection: PageSelection | None,
+    max_pages: int,
+    http_bytes: int = 0,
 ) -> Plan:
     """Hash one document, count its pages in the renderer's child, and select pages.
 
+    `http_bytes` is the most to fetch from a web address, 0 for none.
     Never raises for the document's own faults: they are the plan's `failure`.
     """
     document_id: str | None = None
     try:
         check_unchanged(document.uri, document.size, document.modified)
-        found = content(document.uri)
+        found = content(document.uri, http_bytes)
         document_id = _sha256(found)
         n_pages = renderer.open(found).n_pages
     except ItemError as error:
