@@ -89,14 +89,9 @@ class Input(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="The environment variable that holds the password of encrypted documents.",
     )
-    http: bool = Field(
-        default=False, description="Read documents and examples at http and https addresses."
-    )
+    http: bool = Field(default=False, description="Read http:// and https:// addresses too.")
     http_max_mb: int = Field(
-        default=50,
-        ge=1,
-        le=2048,
-        description="MiB that a document at a web address may have; it is held in memory whole.",
+        default=50, ge=1, le=2048, description="MiB that a document at such an address may have."
     )
 
     @property
