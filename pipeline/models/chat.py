@@ -21,15 +21,16 @@ def render(
     schema_id: str,
     name: str,
     default: str,
+    own: str | None = None,
     placeholder: str = "<image>",
 ) -> str:
     """Return the prompt, one `placeholder` an image.
 
     The token that begins a sequence stands in it only if the tokenizer does not add it by itself.
 
-    `style` "auto" takes the checkpoint's own chat template, "default" the family's (`default`),
-    "plain" none: the turns stand one after another, as base models want it. A template may also
-    use `schema_id`, which tells a small model what it is asked for.
+    `style` "auto" takes the checkpoint's own chat template (`own`, or the processor's), "default"
+    the family's (`default`), "plain" none: the turns stand one after another, as base models want
+    it. A template may also use `schema_id`, which tells a small model what it is asked for.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def render(
     if style == "plain":
         prompt = _plain(conversation, placeholder)
     else:
-        template = default if style == "default" else processor.chat_template
+        template = default if style == "default" else own or processor.chat_template
         if template is None:
             raise CheckpointError(
                 f"model.name: '{name}' has no chat template; set model.chat_template to plain for "

@@ -24,7 +24,7 @@ from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, PagePlan, Placement
 from pipeline.models.chat import render
-from pipeline.models.processors import load_processor
+from pipeline.models.processors import shared_processor
 from pipeline.records import Image
 from pipeline.tiles import Shapes
 
@@ -124,7 +124,7 @@ class Idefics3Family:
 
     def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics3Encoder:
         """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
-        images = load_processor(checkpoint, PROCESSOR).image_processor
+        images = shared_processor(checkpoint, PROCESSOR).image_processor
         if settings.shortest_edge is not None:
             raise CheckpointError(
                 f"model.shortest_edge: '{checkpoint.name}' enlarges every page to its longest edge "
@@ -154,7 +154,7 @@ class Idefics3Family:
     ) -> str:
         """Return the conversation as the checkpoint wants it, one `<image>` an image."""
         return render(
-            load_processor(checkpoint, PROCESSOR),
+            shared_processor(checkpoint, PROCESSOR),
             conversation,
             style=settings.chat_template,
             schema_id=schema_id,

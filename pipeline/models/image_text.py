@@ -131,7 +131,7 @@ class ImageTextModel(ABC):
         tokenizer = self.processor.tokenizer
         ends = [tokenizer.eos_token_id, tokenizer.get_vocab().get(_END_OF_UTTERANCE)]
         # Stock processors add the token to tokenizers of base models, which have no row for it.
-        size = self.weights.config.get_text_config().vocab_size
+        size = self.vocabulary_size
         return tuple(dict.fromkeys(end for end in ends if end is not None and end < size))
 
     @torch.inference_mode()

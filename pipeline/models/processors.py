@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import CheckpointError, one_line
@@ -33,6 +34,12 @@ def load_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
         ) from error
     processor.tokenizer.padding_side = "left"
     return processor
+
+
+@lru_cache(maxsize=4)
+def shared_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
+    """Return a processor as `load_processor` does, the same one again: not to be changed."""
+    return load_processor(checkpoint, kind)
 
 
 def load_config(checkpoint: Checkpoint) -> Any:

@@ -12,7 +12,7 @@ from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.chat import render
 from pipeline.models.idefics.encoder import IdeficsEncoder
-from pipeline.models.processors import load_processor
+from pipeline.models.processors import shared_processor
 
 END_OF_UTTERANCE = "<end_of_utterance>"
 """Known to the tokenizers of the instructed checkpoints only."""
@@ -40,7 +40,7 @@ class IdeficsFamily:
         CheckpointError
             Also for settings that mean nothing to this family.
         """
-        images = load_processor(checkpoint).image_processor
+        images = shared_processor(checkpoint).image_processor
         edge = int(images.image_size)
         _check(settings, f"'{checkpoint.name}' reads each page as one image of {edge} x {edge} px")
         return IdeficsEncoder(edge=edge, resample=int(images.resample))
@@ -57,12 +57,11 @@ class IdeficsFamily:
         Published checkpoints bring no chat template: those that know the end of an utterance were
         taught the dialogue of their model cards, which is the default here.
         """
-        processor = load_processor(checkpoint)
+        processor = shared_processor(checkpoint)
         instructed = END_OF_UTTERANCE in processor.tokenizer.get_vocab()
         default = CHAT_TEMPLATE if instructed else CHAT_TEMPLATE.replace(END_OF_UTTERANCE, "")
         # The stock class lets go of a template that a folder has; its tokenizer does not.
         own = processor.chat_template or processor.tokenizer.chat_template
-        processor.chat_template = own or (default if instructed else None)
         return render(
             processor,
             conversation,
@@ -70,6 +69,7 @@ class IdeficsFamily:
             schema_id=schema_id,
             name=checkpoint.name,
             default=default,
+            own=own or (default if instructed else None),
         )
 
     def load(self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement) -> Model:

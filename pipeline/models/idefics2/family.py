@@ -13,7 +13,7 @@ from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.chat import render
 from pipeline.models.idefics2.encoder import Idefics2Encoder
-from pipeline.models.processors import load_config, load_processor
+from pipeline.models.processors import load_config, shared_processor
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].capitalize() }}"
@@ -31,7 +31,7 @@ class Idefics2Family:
 
     def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics2Encoder:
         """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
-        images = load_processor(checkpoint).image_processor
+        images = shared_processor(checkpoint).image_processor
         asked = settings.image_splitting
         splitting = bool(images.do_image_splitting) if asked == "auto" else bool(asked)
         if splitting and checkpoint.canvas is not None:
@@ -51,7 +51,7 @@ class Idefics2Family:
     ) -> str:
         """Return the conversation as the checkpoint wants it, one `<image>` an image."""
         return render(
-            load_processor(checkpoint),
+            shared_processor(checkpoint),
             conversation,
             style=settings.chat_template,
             schema_id=schema_id,
