@@ -9,11 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.dataset as ds
 from rich.console import Console
 
+from pipeline.engine.grammar import Grammar
+from pipeline.job import Model as ModelSettings
 from pipeline.jobfile import load_job
+from pipeline.models.base import ModelInput, Placement
+from pipeline.models.families import family_of, resolve
+from pipeline.prompting import conversation
+from pipeline.records import FinishReason
 from pipeline.runners.run import Options, run
+from pipeline.schema import Validator
 
 SCHEMA = {
     "type": "object",
@@ -56,3 +64,21 @@ def test_the_same_job_gives_the_same_tables_whoever_answers(
         assert [[r[k] for k in key] for r in ours] == [[r[k] for k in key] for r in theirs]
         assert {r["model_id"] for r in theirs} == {str(idefics_folder)}
         assert len(theirs) == (2 if table == "documents" else 4)
+
+
+def test_one_answer_to_several_images_fits_the_schema(idefics_folder: Path) -> None:
+    asked = ModelSettings(name=str(idefics_folder))
+    checkpoint = resolve(asked)
+    family = family_of(checkpoint)
+    model = family.load(checkpoint, asked, Placement())
+    encoder = family.encoder(checkpoint, asked)
+    pages = np.random.default_rng(0).integers(0, 256, (3, 60, 42, 3), np.uint8)
+    shown = conversation("First: {page} then: {page} Fill in the record.", len(pages))
+    item = ModelInput(
+        family.prompt(checkpoint, asked, shown, ""),
+        tuple(encoder.encode(page) for page in pages),
+        Grammar(SCHEMA, model.vocabulary).start(),
+    )
+    (answer,) = model.generate([item], 96)
+    assert Validator(SCHEMA).violation(json.loads(answer.text)) is None
+    assert answer.finish_reason is FinishReason.STOP
