@@ -307,7 +307,7 @@ class DocumentResult:
     """One row of `documents`, before provenance is added.
 
     `conflicts` maps a field path to the values that later pages stated otherwise; `field_pages`
-    maps a field path to the page whose value was taken.
+    maps a field path to the page whose value was taken; of several in a prompt, the first.
     """
 
     plan: Plan

@@ -47,8 +47,12 @@ def parse_pages(text: str) -> PageSelection:
 
 
 def page_ranges(page_numbers: Iterable[int]) -> str:
-    """Write page numbers as a selection has them: 1, 2, 3 and 7 are "1-3,7"."""
-    return str(parse_pages(",".join(map(str, page_numbers))))
+    """Write ascending page numbers as a selection has them: 1, 2, 3 and 7 are "1-3,7"."""
+    ranges: list[tuple[int, int]] = []
+    for number in page_numbers:
+        first = ranges.pop()[0] if ranges and number == ranges[-1][1] + 1 else number
+        ranges.append((first, number))
+    return str(PageSelection(tuple(ranges)))
 
 
 def _page_range(text: str) -> tuple[int, int | None]:
