@@ -1,4 +1,4 @@
-"""Stock processors and how stock loaders are called."""
+"""Stock processors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.models.base import Checkpoint
+from pipeline.models.checkpoint_files import settings_folder
 
 
 def load_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
@@ -18,15 +19,16 @@ def load_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
     Raises
     ------
     CheckpointError
-        If the files are missing or broken.
+        If the files are missing or broken, or cannot be fetched.
     """
     import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    folder = settings_folder(checkpoint)
     try:
         processor = getattr(transformers, kind).from_pretrained(
-            checkpoint.location, backend="pil", **loading(checkpoint)
+            str(folder), backend="pil", trust_remote_code=checkpoint.remote_code
         )
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
         raise CheckpointError(
@@ -46,16 +48,12 @@ def load_config(checkpoint: Checkpoint) -> Any:
     """Load the stock configuration. Raises CheckpointError if it is missing or broken."""
     from transformers import AutoConfig
 
+    folder = settings_folder(checkpoint)
     try:
-        return AutoConfig.from_pretrained(checkpoint.location, **loading(checkpoint))
+        return AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=checkpoint.remote_code
+        )
     except Exception as error:  # as above
         raise CheckpointError(
             f"model.name: the config of '{checkpoint.name}' does not load: {one_line(error)}"
         ) from error
-
-
-def loading(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Keyword arguments for all stock loaders: a hub checkpoint's revision, and whose code runs."""
-    from_hub = checkpoint.location == checkpoint.name
-    pinned = {"revision": checkpoint.revision} if from_hub else {}
-    return {"trust_remote_code": checkpoint.remote_code, **pinned}

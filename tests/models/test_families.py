@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
-from pipeline.models import families, weights
+from pipeline.models import adapters, families
 from pipeline.models.base import Checkpoint, Placement
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.fake import FakeFamily
@@ -304,7 +304,7 @@ def test_a_missing_adapter_is_one_line(folder: Path, tmp_path: Path) -> None:
 def test_an_adapter_needs_peft(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "find_spec", lambda _: None)
+    monkeypatch.setattr(adapters, "find_spec", lambda _: None)
     for adapter in (str(tmp_path), "owner/adapter"):
         assert complaint(lambda adapter=adapter: load(folder, adapter=adapter)) == (
             "model.adapter: needs the peft package; pip install pagelake[adapters]"
@@ -314,7 +314,7 @@ def test_an_adapter_needs_peft(
 def test_an_adapter_that_does_not_load_is_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "find_spec", lambda _: object())
+    monkeypatch.setattr(adapters, "find_spec", lambda _: object())
     (tmp_path / "adapter_config.json").write_text("{")
     (tmp_path / "adapter_model.bin").write_text("")
     assert "has no adapter_model.safetensors" in complaint(
