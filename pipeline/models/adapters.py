@@ -58,7 +58,12 @@ def load_adapter(model: Any, adapter: str, folder: Path) -> None:
         If it is broken, or was made for another model.
     """
     try:
-        report = model.load_adapter(str(folder))
+        report = model.load_adapter(str(folder), ignore_mismatched_sizes=True)
+        if wrong := sorted(report.mismatched_keys):
+            raise ValueError(
+                f"{len(wrong)} of its weights are of other shapes than the model's, such as "
+                f"{wrong[0][0]}; was it made for another one?"
+            )
         if missing := sorted(report.missing_keys):
             raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
         if left := sorted(report.unexpected_keys):

@@ -19,6 +19,9 @@ from pipeline.models.dtypes import BYTES_OF, effective_dtype
 from pipeline.models.quantization import BYTES, is_quantized, stored_quantization
 from pipeline.models.safetensors_header import StoredTensor
 
+_BESIDE_WEIGHTS = ("absmax", "quant_map", "SCB", "weight_format")
+"""Endings of what bitsandbytes stores beside weights that it has quantized."""
+
 _STORED_BYTES = {"8": 1, "16": 2, "32": 4, "64": 8}
 
 
@@ -40,16 +43,13 @@ def weight_size(
     parameters, total = 0, 0.0
     for tensor in tensors:
         count = prod(tensor.shape)
+        if not tensor.name.endswith(_BESIDE_WEIGHTS) and ".quant_state." not in tensor.name:
+            parameters += 2 * count if tensor.dtype == "U8" else count  # NF4 packs two weights
         if not tensor.dtype.startswith(("F", "BF")):
-            # NF4 packs two weights into a U8; what belongs to a weight has names of its own.
-            packed = 2 if tensor.dtype == "U8" else 1
-            parameters += count * packed if tensor.name.endswith(".weight") else 0
             total += count * _STORED_BYTES.get(tensor.dtype[1:], 1)
         elif quantization in BYTES and is_quantized(tensor.name, tensor.shape):
-            parameters += count
             total += count * BYTES[quantization]
         else:
-            parameters += count
             total += count * BYTES_OF[dtype]
     return WeightSize(parameters, round(total))
 

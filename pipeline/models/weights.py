@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
@@ -47,12 +50,24 @@ def load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.
     }
     if held != "none":  # quantized where they will stay: they cannot be moved
         options["device_map"] = {"": _index(device)}
-    model = _load(checkpoint, folder, options)
-    if held == "none":
-        model.to(device)
-    if settings.adapter is not None and adapter is not None:
-        load_adapter(model, settings.adapter, adapter)
+    with _quiet():
+        model = _load(checkpoint, folder, options)
+        if held == "none":
+            model.to(device)
+        if settings.adapter is not None and adapter is not None:
+            load_adapter(model, settings.adapter, adapter)
     return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the loader's tables of what did not fit from people: they are told in one line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _load(checkpoint: Checkpoint, folder: Path, options: dict[str, Any]) -> Any:
@@ -61,9 +76,16 @@ def _load(checkpoint: Checkpoint, folder: Path, options: dict[str, Any]) -> Any:
             str(folder),
             output_loading_info=True,
             use_safetensors=True,  # a pickle may run whatever it likes
+            ignore_mismatched_sizes=True,  # told below, better than by the loader
             trust_remote_code=checkpoint.remote_code,
             **options,
         )
+        if wrong := sorted(report["mismatched_keys"]):
+            name, stored, expected = wrong[0]
+            raise ValueError(
+                f"{len(wrong)} of its weights are of other shapes than its config.json says, such "
+                f"as {name}: {tuple(stored)}, not {tuple(expected)}"
+            )
         if missing := sorted(report["missing_keys"]):
             # The loader has made them up, and the answers would mean nothing.
             raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
