@@ -8,15 +8,14 @@ that is raised here quotes an address or a header: they may hold a token.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.models.safetensors_header import StoredTensor
 
 _LOG_IN = "log in (hf auth login, or HF_TOKEN)"
-Fetched = TypeVar("Fetched")
 
 
 def fetch_first(key: str, name: str, revision: str | None, file: str) -> Path:
@@ -26,13 +25,8 @@ def fetch_first(key: str, name: str, revision: str | None, file: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    found = _quietly(
-        key,
-        name,
-        lambda: hf_hub_download(name, file, revision=revision or "main"),
-        revision,
-    )
-    return Path(found)
+    with _complaints(key, name, f"revision '{revision}'", file):
+        return Path(hf_hub_download(name, file, revision=revision or "main"))
 
 
 def fetch(key: str, name: str, commit: str, patterns: Sequence[str], *, anew: bool = False) -> Path:
@@ -42,18 +36,15 @@ def fetch(key: str, name: str, commit: str, patterns: Sequence[str], *, anew: bo
     """
     from huggingface_hub import snapshot_download
 
-    found = _quietly(
-        key,
-        name,
-        lambda: snapshot_download(
+    with _complaints(key, name, f"commit {commit}"):
+        folder = snapshot_download(
             name,
             revision=commit,
             allow_patterns=list(patterns),
             ignore_patterns=["*/*"],  # to the hub's matching, a * takes slashes too
             force_download=anew,
-        ),
-    )
-    return Path(found)
+        )
+    return Path(folder)
 
 
 def remote_header(key: str, name: str, commit: str, file: str) -> list[StoredTensor]:
@@ -63,40 +54,45 @@ def remote_header(key: str, name: str, commit: str, file: str) -> list[StoredTen
     """
     from huggingface_hub import HfApi
 
-    header = _quietly(
-        key, name, lambda: HfApi().parse_safetensors_file_metadata(name, file, revision=commit)
-    )
+    with _complaints(key, name, f"commit {commit}", file):
+        header = HfApi().parse_safetensors_file_metadata(name, file, revision=commit)
     return [
         StoredTensor(tensor, str(found.dtype), tuple(found.shape))
         for tensor, found in header.tensors.items()
     ]
 
 
-def _quietly(
-    key: str, name: str, work: Callable[[], Fetched], revision: str | None = None
-) -> Fetched:
+@contextmanager
+def _complaints(key: str, name: str, revision: str, file: str = "such file") -> Iterator[None]:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     # It tells of each try again, with the address.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return work()
+        yield
     except Exception as error:  # what a network raises is anybody's guess
-        raise CheckpointError(f"{key}: '{name}' {_why(error, revision)}") from error
+        raise CheckpointError(f"{key}: '{name}' {_why(error, revision, file)}") from error
 
 
-def _why(error: Exception, revision: str | None) -> str:
+def _why(error: BaseException, revision: str, file: str) -> str:
     from huggingface_hub import errors
 
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            return _why(error.__cause__, revision, file)
+        return (
+            "is no local folder, the hub does not answer, and the cache does not have all of it; "
+            "check the network and HF_ENDPOINT, then run again to go on"
+        )
     if isinstance(error, errors.GatedRepoError):
         return f"is gated; accept its terms on the hub, and {_LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"has no revision '{revision}' on the hub"
+        return f"has no {revision} on the hub"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"is no local folder, and not on the hub or private; check the name, or {_LOG_IN}"
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return "is on the hub and lacks a file that is needed; is it a model of transformers?"
+        return f"has no {file} on the hub"
     if isinstance(error, errors.HFValidationError):
         return "is neither a local folder nor a hub id (owner/name)"
     if isinstance(error, errors.HfHubHTTPError):
@@ -104,11 +100,6 @@ def _why(error: Exception, revision: str | None) -> str:
         if status in (401, 403):
             return f"may not be read (the hub answers {status}); {_LOG_IN}"
         return f"could not be fetched (the hub answers {status}); run again later"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return (
-            "is no local folder, the hub does not answer, and the cache does not have all of it; "
-            "check the network and HF_ENDPOINT, then run again to go on"
-        )
     if isinstance(error, OSError) and "://" not in str(error):  # a full disk, a short file
         return f"could not be fetched: {one_line(error)}"
     return (
