@@ -11,6 +11,7 @@ from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint
 from pipeline.models.checkpoint_files import (
     has_weights,
+    is_on_hub,
     read_config,
     settings_folder,
     stored_tensors,
@@ -62,20 +63,28 @@ def describe_weights(
     Raises
     ------
     CheckpointError
-        If the weights are not there, or not whole.
+        If the weights of a folder are not there, or weights on this machine are not whole. A hub
+        that does not answer is not fatal here: the model may run where the weights are.
     """
     if checkpoint.family == "fake":
         return None
     folder = settings_folder(checkpoint)
+    here = has_weights(checkpoint, folder)
+    try:
+        tensors = stored_tensors(checkpoint, folder)
+    except CheckpointError as error:
+        if here or not is_on_hub(checkpoint):
+            raise
+        return f"model {checkpoint.name}: its weights are not on this machine ({error})"
     stored = stored_quantization(read_config(folder))
     dtype = effective_dtype(settings.dtype, on_gpu)
     quantization = "none" if stored is not None else settings.quantization
-    size = weight_size(stored_tensors(checkpoint, folder), dtype, quantization)
+    size = weight_size(tensors, dtype, quantization)
     held = [kind for kind in (stored or quantization, dtype) if kind != "none"]
-    fetched = "" if has_weights(checkpoint, folder) else ", to be fetched from the hub first"
     return (
         f"model {checkpoint.name}: {_short(size.parameters, 'K', 'M', 'B')} parameters, "
-        f"{_short(size.bytes, 'kB', 'MB', 'GB')} of weights in {' and '.join(held)}{fetched}"
+        f"{_in_bytes(size.bytes)} of weights in {' and '.join(held)}"
+        f"{'' if here else ', to be fetched from the hub first'}"
     )
 
 
@@ -96,16 +105,16 @@ def check_room(
     ]
     if BYTES_OF[dtype] > 2:
         others.insert(0, ("model.dtype: bfloat16", weight_size(tensors, "bfloat16").bytes))
-    fitting = [f"{change} takes {_gigabytes(size)}" for change, size in others if size <= free]
+    fitting = [f"{change} takes {_in_bytes(size)}" for change, size in others if size <= free]
     mend = ", ".join(fitting) or "take one with more memory, or a smaller model"
     held = dtype if quantization == "none" else f"{quantization} and {dtype}"
     raise CheckpointError(
-        f"model.name: the weights of '{name}' take {_gigabytes(needed)} in {held}, and {place} has "
-        f"{_gigabytes(free)} free; {mend}"
+        f"model.name: the weights of '{name}' take {_in_bytes(needed)} in {held}, and {place} has "
+        f"{_in_bytes(free)} free; {mend}"
     )
 
 
-def _gigabytes(count: int) -> str:
+def _in_bytes(count: int) -> str:
     return _short(count, "kB", "MB", "GB")
 
 

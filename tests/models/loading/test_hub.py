@@ -19,7 +19,7 @@ from pipeline.job import Job
 from pipeline.job import Model as ModelSettings
 from pipeline.models import adapters
 from pipeline.models.adapters import adapter_folder, pin_adapter
-from pipeline.models.checkpoint_files import stored_tensors, weights_folder
+from pipeline.models.checkpoint_files import settings_folder, stored_tensors, weights_folder
 from pipeline.models.families import resolve
 from pipeline.models.weight_size import describe_weights
 from pipeline.runners.run import Options, run
@@ -94,6 +94,8 @@ def test_only_what_is_needed_is_fetched_and_once(hub: Hub, cache: Path, files: F
     assert fetched(hub) == dict.fromkeys(shards(files), 1)
     again = describe_weights(checkpoint, settings(), on_gpu=False)
     assert again == said.removesuffix(", to be fetched from the hub first")
+    trusting = resolve(settings(trust_remote_code=True))
+    assert {file.name for file in settings_folder(trusting).iterdir()} == needed | {"own.py"}
 
 
 def test_without_the_hub_the_cache_serves(cache: Path, files: Files) -> None:
@@ -146,8 +148,11 @@ def test_what_the_hub_refuses_is_told_in_one_line(
 
 def test_weights_in_pickles_only_are_refused(hub: Hub, cache: Path, files: Files) -> None:
     hub.add(NAME, {"config.json": files["config.json"], "pytorch_model.bin": b"a pickle"})
-    message = complaint(lambda: describe_weights(resolve(settings()), settings(), on_gpu=False))
+    checkpoint = resolve(settings())
+    message = complaint(lambda: stored_tensors(checkpoint, weights_folder(checkpoint)))
     assert message == f"model.name: '{NAME}' has no model.safetensors on the hub"
+    said = describe_weights(checkpoint, settings(), on_gpu=False)
+    assert said == f"model {NAME}: its weights are not on this machine ({message})"
 
 
 def test_a_download_that_breaks_is_gone_on_with(
@@ -202,24 +207,16 @@ def test_two_processes_fetch_each_file_once(hub: Hub, cache: Path, files: Files)
         "from pipeline.models.families import resolve\n"
         f"print(len(list(weights_folder(resolve(Model(name={NAME!r}))).iterdir())))"
     )
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], env=environment(hub, cache), stdout=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(cache),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", program]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate(timeout=60)[0].split() for process in running]
     assert said == [[str(len(files)).encode()]] * 2
     assert fetched(hub) == dict.fromkeys(files, 1)
-
-
-def environment(hub: Hub, cache: Path) -> dict[str, str]:
-    return os.environ | {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HUB_CACHE": str(cache),
-        "HF_TOKEN": hub.token,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
 
 
 def test_a_run_by_hub_id_gives_what_a_run_by_folder_gives(
@@ -230,43 +227,37 @@ def test_a_run_by_hub_id_gives_what_a_run_by_folder_gives(
     tmp_path: Path,
     published_folder: Path,
     rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    hub.add(NAME, files)
+    commit = hub.add(NAME, files, "v1")
     hub.private.add(NAME)
-    job = tmp_path / "job.yaml"
-    job.write_text(
-        f"input: {{paths: [{demo / 'documents' / 'image-01.png'}]}}\n"
-        f"schema: receipt.v1\nmodel: {{name: {NAME}, revision: main}}\n"
-        f"generation: {{max_new_tokens: 40}}\noutput: {{uri: {tmp_path / 'hub'}}}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "run", str(job), "--runner", "local"],
-        env=environment(hub, cache),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode in (0, 3), done.stderr
-    assert hub.token not in done.stdout + done.stderr
-    assert "of weights in float32, to be fetched from the hub first" in done.stderr
-    assert fetched(hub) == dict.fromkeys(files, 1) | dict.fromkeys(shards(files), 2)
-    by_folder = Job.model_validate(
-        {
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+
+    def pages(**model: str) -> tuple[dict[str, Any], str]:
+        output = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        job = {
             "input": {"paths": [str(demo / "documents" / "image-01.png")]},
             "schema": "receipt.v1",
-            "model": {"name": str(published_folder)},
+            "model": model,
             "generation": {"max_new_tokens": 40},
-            "output": {"uri": str(tmp_path / "folder")},
+            "output": {"uri": str(output)},
         }
-    )
-    run(by_folder, Options(runner="local"), Console(file=io.StringIO()))
-    (ours,), (theirs,) = (rows(tmp_path / place, "pages") for place in ("hub", "folder"))
+        said = io.StringIO()
+        run(Job.model_validate(job), Options(runner="local"), Console(file=said))
+        for file in output.rglob("*"):
+            assert file.is_dir() or hub.token.encode() not in file.read_bytes()
+        (row,) = rows(output, "pages")
+        return row, said.getvalue() + "".join(capfd.readouterr())
+
+    ours, said = pages(name=NAME, revision="v1")
+    assert "of weights in float32, to be fetched from the hub first" in said
+    assert hub.token not in said
+    assert fetched(hub) == dict.fromkeys(files, 1) | dict.fromkeys(shards(files), 2)
+    theirs, _ = pages(name=str(published_folder))
     assert (ours["raw_text"], ours["state"]) == (theirs["raw_text"], theirs["state"])
     assert len(ours["raw_text"]) > 20
-    assert ours["model_revision"] == hub.refs[NAME, "main"]
-    for file in (tmp_path / "hub").rglob("*"):
-        assert file.is_dir() or hub.token.encode() not in file.read_bytes()
+    assert ours["model_revision"] == commit
 
 
 def test_an_adapter_is_pinned_and_fetched(
@@ -278,7 +269,7 @@ def test_an_adapter_is_pinned_and_fetched(
     first = hub.add(name, adapter, "v1")
     second = hub.add(name, adapter | {"README.md": b"", "adapter_model.bin": b"a pickle"})
     assert pin_adapter(name) == f"{name}@{second}"
-    assert pin_adapter(f"{name}@v1") == f"{name}@{first}"
+    assert pin_adapter(settings(adapter=f"{name}@v1").adapter or "") == f"{name}@{first}"
     assert pin_adapter(f"{name}@{first}") == f"{name}@{first}"
     assert {file.name for file in adapter_folder(f"{name}@{second}").iterdir()} == set(adapter)
     hub.add(name, {"adapter_config.json": b"{}", "adapter_model.bin": b"a pickle"})
