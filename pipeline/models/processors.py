@@ -50,9 +50,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
 
     folder = settings_folder(checkpoint)
     try:
-        return AutoConfig.from_pretrained(
-            str(folder), trust_remote_code=checkpoint.remote_code
-        )
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=checkpoint.remote_code)
     except Exception as error:  # as above
         raise CheckpointError(
             f"model.name: the config of '{checkpoint.name}' does not load: {one_line(error)}"
