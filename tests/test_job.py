@@ -17,7 +17,7 @@ from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.jobfile import load_job
 from pipeline.packaged import packaged_names
-from pipeline.selection import PageSelection, parse_pages
+from pipeline.selection import PageSelection, page_ranges, parse_pages
 
 MINIMAL = {"input": {"paths": ["docs"]}, "schema": "receipt.v1", "output": {"uri": "out"}}
 
@@ -121,6 +121,8 @@ def test_pages_select_the_union_of_their_ranges(parts: list[Any], n_pages: int) 
     union = set().union(*(numbers for _, numbers in parts))
     assert selection.select(n_pages) == tuple(sorted(n for n in union if n <= n_pages))
     assert parse_pages(str(selection)) == selection
+    numbers = selection.select(50)
+    assert not numbers or parse_pages(page_ranges(numbers)).select(50) == numbers
 
 
 # Job files

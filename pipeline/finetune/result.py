@@ -64,7 +64,7 @@ def _save_whole(
     if checkpoint.canvas is not None:
         traits["canvas"] = checkpoint.canvas
     if checkpoint.schemas is not None:
-        traits["schemas"] = list(dict.fromkeys([*checkpoint.schemas, schema.id]))
+        traits["schemas"] = [schema.id]  # it may well have forgotten what it could answer before
     if checkpoint.compact_json:
         traits["compact_json"] = True
     if traits:

@@ -115,7 +115,7 @@ def test_an_adapter_answers_as_the_weights_it_is_merged_into(
     adapted = answers(name=str(base), adapter=str(tmp_path / "out" / "adapter"))
     assert adapted == answers(name=str(tmp_path / "out" / "model")) != answers(name=str(base))
     traits = json.loads((tmp_path / "out" / "model" / "pagelake.json").read_text())
-    assert traits == {"schemas": ["receipt.v1", "slip.v1"]}
+    assert traits == {"schemas": ["slip.v1"]}  # the base's may be forgotten
     assert "adapter: THIS_FOLDER" in (tmp_path / "out" / "adapter" / "README.md").read_text()
 
 
