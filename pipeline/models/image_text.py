@@ -88,6 +88,12 @@ class ImageTextModel(ABC):
         del ids, counts
         return self.seen(features) if features else {}
 
+    def taught(
+        self, ids: Tensor, counts: Sequence[int], features: Sequence[Tensor]
+    ) -> dict[str, Any]:
+        """Return what the weights' own `forward` takes in place of `beside`, to learn."""
+        return self.beside(ids, counts, features)
+
     def tokenized(self, prompts: list[str]) -> Any:
         """Return the ids of prompts and their mask, int64 (rows, tokens), padded on the left."""
         return self.processor.tokenizer(prompts, padding=True, return_tensors="pt")

@@ -29,15 +29,15 @@ def job_file(slips: Path, whole_pages: Path, tmp_path: Path) -> Path:
 
 
 def test_the_keys_say_which_training_a_job_asks_for(tmp_path: Path, job_file: Path) -> None:
-    with pytest.raises(JobError, match="or stages, to train .* this job has both"):
+    with pytest.raises(JobError, match=r"or stages, to train .* this job has both"):
         train(str(job_file), ["stages=[]"])
     (tmp_path / "other.yaml").write_text("schema: receipt.v1\n")
     with pytest.raises(JobError, match=r"other\.yaml: .* this job has neither"):
         train(str(tmp_path / "other.yaml"))
     with pytest.raises(JobError, match="--set: steps: 0"):
         train(str(job_file), ["steps=0"])
+    job_file.write_text(job_file.read_text() + "weights: 1\n")
     with pytest.raises(JobError, match=r"job\.yaml: weights: unknown key"):
-        job_file.write_text(job_file.read_text() + "weights: 1\n")
         train(str(job_file))
 
 

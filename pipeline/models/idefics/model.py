@@ -92,6 +92,15 @@ class IdeficsModel(ImageTextModel):
         )
         return {**self.seen(rows), "image_attention_mask": mask}
 
+    def taught(
+        self, ids: Tensor, counts: Sequence[int], features: Sequence[Tensor]
+    ) -> dict[str, Any]:
+        """Return the same under the names that `generate` hands features on by."""
+        beside = self.beside(ids, counts, features)
+        resampled = self.weights.config.use_resampler
+        name = "perceiver_embeddings" if resampled else "image_encoder_embeddings"
+        return {name: beside.pop("image_hidden_states"), **beside}
+
 
 def images_seen(ids: Tensor, image: int, end: int, images: int) -> Tensor:
     """Return bool (rows, tokens, images): a token sees the last image up to it.
