@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
 	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
-	proof-share lock clean
+	proof-share proof-workers lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -81,6 +81,9 @@ proof-crashes: .venv/ready
 
 proof-fuzz: .venv/ready
 	$(BIN)/python infra/proofs/fuzz.py
+
+proof-workers: .venv/ready
+	$(BIN)/python infra/proofs/workers.py
 
 proof-corpus: .venv/ready
 	$(BIN)/python infra/bench/corpus.py build/corpus

@@ -19,7 +19,7 @@ from pipeline.render.renderer import Renderer
 _CORE = ("ray", "torch", "transformers", "pyarrow", "pypdfium2", "pillow", "llguidance")
 _OPTIONAL = {
     "flash-attn": "faster attention on GPUs; pip install pagelake[gpu]",
-    "bitsandbytes": "quantized weights; pip install pagelake[gpu]",
+    "bitsandbytes": "quantized weights; pip install pagelake[quantization]",
 }
 _POPPLER = ("pdftoppm", "pdfinfo")
 

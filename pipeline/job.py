@@ -89,6 +89,15 @@ class Input(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="The environment variable that holds the password of encrypted documents.",
     )
+    http: bool = Field(default=False, description="Read http:// and https:// addresses too.")
+    http_max_mb: int = Field(
+        default=50, ge=1, le=2048, description="MiB that a document at such an address may have."
+    )
+
+    @property
+    def http_bytes(self) -> int:
+        """The most bytes to fetch from a web address; 0 if none is to be read."""
+        return self.http_max_mb << 20 if self.http else 0
 
     @field_validator("pages", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from pipeline.job import Job
 from pipeline.schema import Schema, default_prompt
 
 _OCR = "Transcribe all text of {the}, line by line, in reading order."
-_ASK = "{question}\nAnswer from what {the} state{s}, with one JSON object and nothing else."
+_ASK = "Answer from what {}, with one JSON object and nothing else."
 _SLOT = re.compile(r"(\{page\}|\{text\})")
 
 
@@ -37,8 +37,8 @@ def template_of(job: Job, schema: Schema) -> str:
     if job.task == "ocr":
         return _OCR.format(the="these pages" if pages else "this page")
     if job.task == "ask":
-        the, s = ("the pages", "") if pages else ("the page", "s")
-        return _ASK.replace("{question}", job.question or "").format(the=the, s=s)
+        states = "the pages state" if pages else "the page states"
+        return f"{job.question}\n{_ASK.format(states)}"
     return default_prompt(schema, pages=pages)
 
 

@@ -62,6 +62,7 @@ class FailureKind(StrEnum):
 
     SOURCE_MISSING = "source_missing"
     SOURCE_CHANGED = "source_changed"
+    SOURCE_TOO_LARGE = "source_too_large"
     UNREADABLE = "unreadable"
     UNSUPPORTED = "unsupported"
     ENCRYPTED = "encrypted"
@@ -124,7 +125,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A fixed run of one document's pages, drawn by one task.
+    """A fixed run of one document's pages, drawn by one task; of one sample's, if samples are
+    documents.
 
     `size` and `modified` are the document's as planned: a file that no longer matches has changed.
     """
@@ -197,8 +199,9 @@ class SampleId:
 class Sample:
     """What the model sees in one prompt.
 
-    `tiles` has one sequence of uint8 images a page: the page alone, or its four quadrants and the
-    whole when image splitting is on. `words` has one tuple a page.
+    `tiles` has one sequence of uint8 images a page: the page alone, or its parts and the whole when
+    image splitting is on; nothing where the prompt shows no images. `words` has one
+    tuple a page.
     """
 
     id: SampleId
@@ -224,6 +227,7 @@ class Generation:
     `vision_s`, `prefill_s` and `decode_s` are its parts, 0 where they are not told apart. Of the
     tokens `forced_tokens` were left no choice by the grammar, and `drafted_tokens` were guessed
     right; both cost no pass of their own. `passes` counts those that the answer took, 0 if unknown.
+    `looks` is 2 where a first answer, of images not split, was in doubt and asked again.
     """
 
     text: str
@@ -239,10 +243,11 @@ class Generation:
     forced_tokens: int = 0
     drafted_tokens: int = 0
     passes: int = 0
+    looks: int = 1
 
 
 MODEL_TIMES = ("queue_s", "model_s", "vision_s", "prefill_s", "decode_s")
-MODEL_COUNTS = ("forced_tokens", "drafted_tokens", "passes")
+MODEL_COUNTS = ("forced_tokens", "drafted_tokens", "passes", "looks")
 """What of a `Generation` goes on into the tables under the same name."""
 
 
@@ -294,6 +299,7 @@ class PageResult:
     forced_tokens: int = 0
     drafted_tokens: int = 0
     passes: int = 0
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +307,7 @@ class DocumentResult:
     """One row of `documents`, before provenance is added.
 
     `conflicts` maps a field path to the values that later pages stated otherwise; `field_pages`
-    maps a field path to the page whose value was taken.
+    maps a field path to the page whose value was taken; of several in a prompt, the first.
     """
 
     plan: Plan

@@ -9,8 +9,10 @@ from pipeline.records import FailureKind
 REMEDIES: Mapping[FailureKind, str] = {
     FailureKind.SOURCE_MISSING: "The file is gone or may not be read; restore it and run again.",
     FailureKind.SOURCE_CHANGED: "The file changed while the run was reading it; run again.",
+    FailureKind.SOURCE_TOO_LARGE: "The web address gives more than input.http_max_mb; raise it.",
     FailureKind.UNREADABLE: "The file is damaged; repair it (for a PDF, qpdf may help).",
-    FailureKind.UNSUPPORTED: "Not a PDF, PNG, JPEG, WebP or TIFF; convert it.",
+    FailureKind.UNSUPPORTED: "Not a PDF, PNG, JPEG, WebP or TIFF, or without text where the prompt "
+    "shows text alone; convert it, or add {page} to the prompt.",
     FailureKind.ENCRYPTED: "A password is needed; name an environment variable in "
     "input.password_env.",
     FailureKind.EMPTY: "The document has no page, or none that the page selection asks for.",

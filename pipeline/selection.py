@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -43,6 +44,15 @@ def parse_pages(text: str) -> PageSelection:
         else:
             merged.append((first, last))
     return PageSelection(tuple(merged))
+
+
+def page_ranges(page_numbers: Iterable[int]) -> str:
+    """Write ascending page numbers as a selection has them: 1, 2, 3 and 7 are "1-3,7"."""
+    ranges: list[tuple[int, int]] = []
+    for number in page_numbers:
+        first = ranges.pop()[0] if ranges and number == ranges[-1][1] + 1 else number
+        ranges.append((first, number))
+    return str(PageSelection(tuple(ranges)))
 
 
 def _page_range(text: str) -> tuple[int, int | None]:

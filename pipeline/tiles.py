@@ -19,6 +19,23 @@ def tile_shapes(tiles: Tiles) -> Shapes:
     return [[tile.shape for tile in page] for page in tiles]
 
 
+class LastTiles(Sequence[Sequence[Image]]):
+    """Of every image its last tile: where images are split, the whole of it."""
+
+    def __init__(self, tiles: Tiles) -> None:
+        self._tiles = tiles
+        self.shapes = [page[-1:] for page in tile_shapes(tiles)]
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __iter__(self) -> Iterator[Sequence[Image]]:
+        return (page[-1:] for page in self._tiles)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+
 class Together(Sequence[Sequence[Image]]):
     """Tiles behind other tiles, as one."""
 

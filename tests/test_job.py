@@ -18,7 +18,7 @@ from pipeline.finetune.job import load_finetune_job
 from pipeline.job import Job
 from pipeline.jobfile import load_job
 from pipeline.packaged import packaged_names
-from pipeline.selection import PageSelection, parse_pages
+from pipeline.selection import PageSelection, page_ranges, parse_pages
 
 MINIMAL = {"input": {"paths": ["docs"]}, "schema": "receipt.v1", "output": {"uri": "out"}}
 
@@ -122,6 +122,8 @@ def test_pages_select_the_union_of_their_ranges(parts: list[Any], n_pages: int) 
     union = set().union(*(numbers for _, numbers in parts))
     assert selection.select(n_pages) == tuple(sorted(n for n in union if n <= n_pages))
     assert parse_pages(str(selection)) == selection
+    numbers = selection.select(50)
+    assert not numbers or parse_pages(page_ranges(numbers)).select(50) == numbers
 
 
 # Job files

@@ -23,6 +23,9 @@ done
 echo "with steps recorded as CUDA graphs, which is off by default"
 "${PYTHON:-python3}" -m pipeline.cli bench --random-weights "$shape" --device "$device" \
 	--no-splitting --fixed-steps --samples "$samples" --rounds 1 --json >"$out/fixed-steps.json"
+echo "do attention kernels agree"
+"${PYTHON:-python3}" infra/bench/attention.py --shape "$shape" --device "$device" |
+	tee "$out/attention.txt"
 "${PYTHON:-python3}" - "$out" <<'PYTHON'
 import json
 import sys

@@ -30,7 +30,7 @@ def page_costs(work: Work, slots: int, generations: Sequence[Generation]) -> dic
     rows = min(slots, len(generations))
     prompt = round(fmean(one.prompt_tokens for one in generations))
     request = work.requests()[0]
-    own = prompt - model.tokenize(request.prompt, request.tiles).shared
+    own = prompt - model.tokenize(request.prompt, request.tiles, 0).shared
     answer = fmean(len(one.token_ids) for one in generations)
     return {
         "vision": _vision(model.weights, work.samples, rows),

@@ -70,7 +70,7 @@ def _prompts(work: Work, model: SteppingModel, n_words: int) -> tuple[list[list[
     ids = count(n_words)
     prompts: list[list[int]] = []
     for request in work.requests():
-        prompt = model.tokenize(request.prompt, request.tiles)
+        prompt = model.tokenize(request.prompt, request.tiles, 0)
         prompts.append(
             [
                 next(ids) if is_image else token

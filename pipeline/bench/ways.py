@@ -93,7 +93,7 @@ def vision_and_prefill(work: Work, together: int) -> tuple[float, float]:
             Row(
                 request=request,
                 future=Future(),
-                prompt=model.tokenize(request.prompt, request.tiles),
+                prompt=model.tokenize(request.prompt, request.tiles, 0),
                 grammar=None,
                 drafter=None,
                 stop_ids=frozenset(model.vocabulary.stop_ids),

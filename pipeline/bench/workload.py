@@ -11,11 +11,11 @@ from pipeline.bench.invoices import invoice_json
 from pipeline.bench.options import Dtype
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
-from pipeline.errors import RunError
+from pipeline.errors import CheckpointError, RunError
 from pipeline.job import Input, Job, Output
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Constraint, Model, ModelInput, Placement
-from pipeline.models.families import family_of
+from pipeline.models.families import family_of, resolve
 from pipeline.models.stepping import SteppingModel
 from pipeline.printed import printed_text
 from pipeline.records import Answer, Failed, Generation, Sample
@@ -28,6 +28,7 @@ from pipeline.synth.words import Split
 
 RECEIPT, INVOICE = "receipt.v1", "invoice.v1"
 MAX_NEW_TOKENS = 512
+_COSTED = ("idefics2",)  # families whose vision `pipeline.bench.costs` can count
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,11 @@ def make_work(
     settings = ModelSettings(
         name=name, dtype=dtype, image_splitting="auto" if splitting is None else splitting
     )
+    if (family := resolve(settings).family) not in _COSTED:
+        raise CheckpointError(
+            f"--model: '{name}' is a '{family}' model; bench knows what pages cost "
+            f"{', '.join(_COSTED)}"
+        )
     job = Job(
         input=Input(paths=(str(folder / "documents"),)),
         schema=RECEIPT if forced_tokens is None else INVOICE,

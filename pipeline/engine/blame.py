@@ -48,5 +48,7 @@ def _attempt(work: Callable[[Sequence[T]], None], items: Sequence[T]) -> ItemErr
 
 
 def _blame(error: Exception) -> ItemError:
+    if isinstance(error, ItemError):
+        return ItemError(error.kind, error.message)  # without its frames
     kind = FailureKind.OUT_OF_MEMORY if isinstance(error, MemoryError) else FailureKind.MODEL_ERROR
     return ItemError(kind, printable(f"{type(error).__name__}: {error}")[:500])

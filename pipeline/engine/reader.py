@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +18,14 @@ from pipeline.engine.choose import Choice, Chooser
 from pipeline.engine.row import Row
 from pipeline.models.devices import device_errors, index_tensor
 from pipeline.models.stepping import SteppingModel
+
+_Beginning = tuple[str, tuple[int, ...]]
+"""What tells beginnings of prompts apart: the key of its examples' images, and its tokens."""
+
+_MOST_KEPT = 8
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +49,14 @@ class Reader:
         self._decoder = model.decoder
         self._tokens_at_once = Backoff(prefill_tokens, steps=64)
         self._chooser = Chooser(model, threads)
-        self._prefixes: dict[tuple[int, ...], KeysValues] = {}
+        self._prefixes: OrderedDict[_Beginning, KeysValues] = OrderedDict()
+        self._seen: OrderedDict[str, Tensor] = OrderedDict()
 
     def alike(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Part rows into groups whose prompts run in one pass: of one length and beginning."""
-        groups: dict[tuple[int, int, tuple[int, ...]], list[Row]] = {}
+        groups: dict[tuple[int, int, _Beginning], list[Row]] = {}
         for row in rows:
-            prompt = row.prompt
-            key = len(prompt.ids), len(row.pending), prompt.ids[: prompt.shared]
+            key = len(row.prompt.ids), len(row.pending), _beginning(row)
             groups.setdefault(key, []).append(row)
         for (length, _, _), members in groups.items():
             most = max(1, self._tokens_at_once.now // length)
@@ -74,8 +84,7 @@ class Reader:
         return read
 
     def _prefill(self, rows: Sequence[Row], features: Sequence[Tensor]) -> Read:
-        first = rows[0].prompt
-        start = first.shared
+        start = rows[0].prompt.shared
         # What the grammar forces at the beginning is read along with the prompt.
         texts = [[*row.prompt.ids[start:], *row.pending] for row in rows]
         count = len(texts[0])
@@ -84,7 +93,7 @@ class Reader:
             embedded[self._index(_image_places(rows, start, count))] = torch.cat(list(features)).to(
                 embedded.dtype
             )
-        prefix = self._prefix(first.ids[:start])
+        prefix = self._prefix(rows[0])
         attend, keys_values = reading(self._decoder.shape, len(rows), count, prefix)
         hidden = self._decoder.forward(
             embedded,
@@ -94,17 +103,42 @@ class Reader:
         )
         return Read(rows, self._chooser.choose(rows, hidden), keys_values)
 
-    def _prefix(self, ids: tuple[int, ...]) -> KeysValues:
-        """Keys and values of what all prompts begin with, computed once."""
-        if ids and ids not in self._prefixes:
+    def _prefix(self, row: Row) -> KeysValues:
+        """Keys and values of what prompts begin with, examples' images included, computed once."""
+        key = _, ids = _beginning(row)
+        if not ids:
+            return []
+        if key not in self._prefixes:
+            embedded = self._decoder.embed(self._index(list(ids)))
+            if row.request.examples:
+                shown = [place for place in range(len(ids)) if row.prompt.is_image[place]]
+                embedded[self._index(shown)] = self._examples(row).to(embedded.dtype)
             attend, keys_values = reading(self._decoder.shape, 1, len(ids), [])
-            places = self._index(list(range(len(ids))))
-            self._decoder.forward(self._decoder.embed(self._index(list(ids))), places, attend)
-            self._prefixes[ids] = keys_values
-        return self._prefixes[ids] if ids else []
+            self._decoder.forward(embedded, self._index(list(range(len(ids)))), attend)
+            _keep(self._prefixes, key, keys_values)
+        self._prefixes.move_to_end(key)
+        return self._prefixes[key]
+
+    def _examples(self, row: Row) -> Tensor:
+        """Features of the examples' images, one after another, encoded once."""
+        key = row.request.examples_key
+        if key not in self._seen:
+            tiles = [tile for page in row.request.examples for tile in page]
+            _keep(self._seen, key, torch.cat(self._model.features(tiles)))
+        return self._seen[key]
 
     def _index(self, numbers: Sequence[int]) -> Tensor:
         return index_tensor(numbers, self._decoder.shape.device)
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    kept[key] = value
+    if len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)
+
+
+def _beginning(row: Row) -> _Beginning:
+    return row.request.examples_key, row.prompt.ids[: row.prompt.shared]
 
 
 def _image_places(rows: Sequence[Row], start: int, count: int) -> list[int]:

@@ -63,7 +63,7 @@ class StaticBatches:
         inputs = [
             ModelInput(
                 prompt=item.request.prompt,
-                tiles=item.request.tiles,
+                tiles=item.request.all_tiles,
                 constraint=item.request.grammar.start() if item.request.grammar else None,
             )
             for item in batch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from pipeline.engine.row import Row
 from pipeline.engine.running import RunningBatch
 from pipeline.engine.scheduler import Scheduler
 from pipeline.errors import ItemError
+from pipeline.models.context import answer_budget
 from pipeline.models.devices import use_threads
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import FinishReason, Generation
@@ -49,6 +51,7 @@ class Stepper:
         self._intake = Intake(model, prefill_tokens, self._scheduler)
         self._batch = RunningBatch(model, slots, self._intake.threads, fixed_steps=fixed_steps)
         self._stop_ids = frozenset(model.vocabulary.stop_ids)
+        self._put_off: list[Row] = []
 
     def start(self) -> None:
         """Take the threads that are left to this one."""
@@ -59,12 +62,12 @@ class Stepper:
         halving(self._prepare, [item], lambda item, error: item.future.set_exception(error))
 
     def room(self) -> int:
-        """How many more requests to hold ready."""
-        return self._scheduler.slots - len(self._scheduler.waiting)
+        """How many more requests to hold ready; none while a row waits for all others to leave."""
+        return 0 if self._put_off else self._scheduler.slots - len(self._scheduler.waiting)
 
     def idle(self) -> bool:
         """Whether nothing waits or runs."""
-        return not (self._scheduler.running or self._intake.busy)
+        return not (self._scheduler.running or self._intake.busy or self._put_off)
 
     @property
     def plan(self) -> MemoryPlan | None:
@@ -73,6 +76,10 @@ class Stepper:
 
     def advance(self) -> None:
         """Let rows join, and make one step."""
+        if self._put_off and not self._holding:
+            rows, self._put_off = self._put_off, []
+            for row in rows:
+                halving(self._admit, [row], lambda row, error: row.future.set_exception(error))
         for read in self._intake.reads():
             self._join(read)
         if not self._intake.busy:
@@ -90,11 +97,16 @@ class Stepper:
 
     def _prepare(self, items: Sequence[Pending]) -> None:
         for item in items:
-            request, model = item.request, self._model
+            request = item.request
+            prompt = self._model.tokenize(request.prompt, request.all_tiles, len(request.examples))
+            context = self._model.decoder.shape.context
+            budget = answer_budget(len(prompt.ids), request.max_new_tokens, context)
+            if budget < request.max_new_tokens:
+                request = replace(request, max_new_tokens=budget)
             row = Row(
                 request=request,
                 future=item.future,
-                prompt=model.tokenize(request.prompt, request.tiles),
+                prompt=prompt,
                 grammar=request.grammar.start() if request.grammar else None,
                 drafter=self._drafter(request),
                 stop_ids=self._stop_ids,
@@ -105,12 +117,28 @@ class Stepper:
             if row.finish is not None:  # the grammar leaves nothing to ask the model
                 row.future.set_result(self._generation(row))
                 continue
-            self._make_room(len(row.prompt.ids) + request.max_new_tokens)
-            self._scheduler.waiting.append(row)
+            self._admit([row])
+
+    @property
+    def _holding(self) -> bool:
+        return bool(self._scheduler.running) or self._intake.holding
+
+    def _admit(self, rows: Sequence[Row]) -> None:
+        """Let rows wait for their turn; those too long for the slots that others are in, for theirs
+        to leave: there may be room for fewer and longer slots then."""
+        for row in rows:
+            try:
+                self._make_room(len(row.prompt.ids) + row.request.max_new_tokens)
+            except MemoryError:
+                if not self._holding:
+                    raise
+                self._put_off.append(row)
+            else:
+                self._scheduler.waiting.append(row)
 
     def _make_room(self, length: int) -> None:
         scheduler = self._scheduler
-        self._batch.make_room(length, keep=bool(scheduler.running) or self._intake.holding)
+        self._batch.make_room(length, keep=self._holding)
         if self._batch.slots < scheduler.slots:
             scheduler.shrink(self._batch.slots)
 

@@ -53,7 +53,7 @@ def freeze(job: FinetuneJob, model: ImageTextModel) -> None:
     for name, parameter, module in _parameters(model.weights):
         parameter.requires_grad_(not any(part.freezes(module, name) for part in parts))
     if getattr(model.weights.config, "freeze_lm_head", False) and job.freeze.text is None:
-        model.weights.lm_head.requires_grad_(False)
+        model.weights.lm_head.weight.requires_grad_(False)  # its additional tokens' are apart
     if not any(parameter.requires_grad for parameter in model.weights.parameters()):
         raise JobError("freeze: nothing is left to learn; freeze less")
 
@@ -88,12 +88,12 @@ def remember_less(weights: Any) -> None:
 
 def _targets(job: FinetuneJob, model: ImageTextModel) -> list[str]:
     parts = frozen_parts(job, model)
-    ends = job.lora.targets
+    ends, head = job.lora.targets, set(model.weights.get_output_embeddings().modules())
     linear = [
         name
         for name, module in model.weights.named_modules()
         if isinstance(module, nn.Linear)
-        and module is not model.weights.get_output_embeddings()
+        and module not in head
         and not any(part.freezes(module, f"{name}.weight") for part in parts)
     ]
     found = [n for n in linear if ends is None or any(f".{n}".endswith(f".{e}") for e in ends)]

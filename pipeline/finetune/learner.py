@@ -75,7 +75,7 @@ class Learner(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the mean loss of the labels, or their sum by `num_items_in_batch` if given."""
         features = self.whole.features([tile for row in tiles for page in row for tile in page])
-        shown = self.whole.beside(ids, [len(row) for row in tiles], features)
+        shown = self.whole.taught(ids, [len(row) for row in tiles], features)
         logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **shown).logits
         following = labels[:, 1:]
         learned = following != IGNORED

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.lake.keys import (
-    KeySet,
-    as_array,
-    column_keys,
-    last_places,
-    page_column_keys,
-    page_key,
-    single_page_keys,
-)
+from pipeline.lake.keys import KeySet, as_array, last_places, page_key
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.parquet import KEY_ROWS, read_batches
+from pipeline.lake.row_pages import RowPages
 from pipeline.records import FailureKind, State
 
 _COLUMNS = ("document_id", "page_numbers", "state", "failure_kind")
@@ -34,17 +25,15 @@ class DoneSet:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def contains(self, document_id: str, page_numbers: Sequence[int]) -> bool:
-        """Return True if the row of these pages is finished."""
-        return page_key(document_id, page_numbers) in self._keys
+    def contains(self, document_id: str, page_number: int) -> bool:
+        """Return True if the page is finished."""
+        return page_key(document_id, page_number) in self._keys
 
     def missing(
         self, document_ids: pa.StringArray, page_numbers: pa.ListArray
     ) -> NDArray[np.bool_]:
-        """Return a mask of the pages of all rows, row after row: those without a finished row."""
-        documents = np.repeat(column_keys(document_ids), page_numbers.value_lengths().to_numpy())
-        numbers = page_numbers.flatten().to_numpy()
-        return ~self._keys.mask(single_page_keys(documents, numbers))
+        """Return a mask of the pages of all rows, row after row: those that are not finished."""
+        return ~self._keys.mask(RowPages.of(document_ids, page_numbers).keys)
 
 
 def done_set(
@@ -58,12 +47,13 @@ def done_set(
     keys, done = [as_array([])], [np.zeros(0, dtype=np.bool_)]
     for name in ledger.page_files(fingerprint):
         for batch in read_batches(ledger.layout, name, _COLUMNS, KEY_ROWS):
-            keys.append(page_column_keys(batch["document_id"], batch["page_numbers"]))
-            done.append(_finished(batch, retry))
-    rows, finished = np.concatenate(keys), np.concatenate(done)
-    keys.clear()  # ten million rows are 160 MB, and sorting them wants as much again
-    places = last_places(rows)
-    return DoneSet(KeySet(rows[places[finished[places]]]))
+            pages = RowPages.of(batch["document_id"], batch["page_numbers"])
+            keys.append(pages.keys)
+            done.append(pages.spread(_finished(batch, retry)))
+    all_keys, finished = np.concatenate(keys), np.concatenate(done)
+    keys.clear()  # ten million pages are 160 MB, and sorting them wants as much again
+    places = last_places(all_keys)
+    return DoneSet(KeySet(all_keys[places[finished[places]]]))
 
 
 def _finished(batch: pa.RecordBatch, retry: frozenset[FailureKind] | None) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Row keys of 16 bytes: small enough to hold by the ten million, too long to collide.
+"""Keys of 16 bytes: small enough to hold by the ten million, too long to collide.
 
 A document's key is its id, which is a sha256 already, folded in half; a page's is that with the
 page's number folded in. Whole columns of them are made by numpy, and nothing is hashed again.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ _HEX = np.full(256, _NOT_HEX, np.uint8)
 _HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
-def page_key(document_id: str, page_numbers: Sequence[int]) -> bytes:
-    """Return the key of a row of `pages`; its fingerprint is left to the file it lies in."""
+def page_key(document_id: str, page_number: int) -> bytes:
+    """Return the key of a page; its fingerprint is left to the file that its row lies in."""
     key = document_key(document_id)
-    high = int.from_bytes(key[:8], "little") ^ _pages_word(page_numbers)
+    high = int.from_bytes(key[:8], "little") ^ page_number
     return high.to_bytes(8, "little") + key[8:]
 
 
@@ -73,21 +73,11 @@ def column_keys(document_ids: pa.StringArray) -> Keys:
     return as_array(map(document_key, document_ids.to_pylist()))
 
 
-def page_column_keys(document_ids: pa.StringArray, page_numbers: pa.ListArray) -> Keys:
-    """Return the `page_key` of every row of two columns without nulls."""
-    counts = page_numbers.value_lengths().to_numpy()
-    words = np.zeros(len(counts), np.uint64)
-    single = counts == 1
-    numbers = page_numbers.flatten().to_numpy()
-    words[single] = numbers[np.repeat(single, counts)]
-    for row in np.flatnonzero(~single).tolist():
-        words[row] = _pages_word(page_numbers[row].as_py())
-    return _with_pages(column_keys(document_ids), words)
-
-
-def single_page_keys(documents: Keys, page_numbers: NDArray[Any]) -> Keys:
-    """Return the keys of single pages, given their documents' keys and their numbers."""
-    return _with_pages(documents, page_numbers.astype(np.uint64))
+def page_keys(documents: Keys, page_numbers: NDArray[Any]) -> Keys:
+    """Return the `page_key` of every page, given their documents' keys and their numbers."""
+    keys = documents.copy()
+    keys["high"] ^= page_numbers.astype(np.uint64)
+    return keys
 
 
 def newest(keys: Keys) -> NDArray[np.bool_]:
@@ -155,16 +145,3 @@ def _sorting(keys: Keys) -> NDArray[np.int64]:
     if np.any((high[:-1] == high[1:]) & (low[:-1] != low[1:])):  # by chance, once in a billion
         return np.lexsort((keys["low"], keys["high"]))
     return order
-
-
-def _with_pages(documents: Keys, words: NDArray[np.uint64]) -> Keys:
-    keys = documents.copy()
-    keys["high"] ^= words
-    return keys
-
-
-def _pages_word(page_numbers: Sequence[int]) -> int:
-    """Return 64 bits that tell selections of one document's pages apart."""
-    if len(page_numbers) == 1:
-        return page_numbers[0]
-    return int.from_bytes(text_key(",".join(map(str, page_numbers)))[:8], "little")

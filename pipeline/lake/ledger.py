@@ -9,8 +9,8 @@ lock.
 
 `_pagelake/commits/{name}.json`, one for each file of pages::
 
-    {"run_id", "fingerprint", "name", "file", "n_rows", "states": {state: rows},
-     "failures": {failure kind: rows}, "written_at": ISO 8601 in UTC}
+    {"run_id", "fingerprint", "name", "file", "n_rows", "states": {state: pages},
+     "failures": {failure kind: pages}, "written_at": ISO 8601 in UTC}
 
 `_pagelake/manifest.json`, the finished table::
 
@@ -52,7 +52,7 @@ _RunsFile = Annotated[str, AfterValidator(partial(checked_name, folder=RUNS))]
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One committed file of pages. `states` and `failures` count its rows."""
+    """One committed file of pages. `states` and `failures` count its rows' pages."""
 
     run_id: str
     fingerprint: str
@@ -90,11 +90,15 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows of the finished tables: by state, and documents by failure kind."""
+    """Rows of the finished tables: by state, documents by failure kind, answered pages by looks.
+
+    The latter tell adaptive splitting's work: "1" looked at whole, "2" a second time, split.
+    """
 
     pages: Mapping[str, int] = field(default_factory=dict)
     documents: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
+    looks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ def merge_records(stated: Stated, joined: frozenset[str] = frozenset()) -> Merge
     """Merge the records of pages, in page order; None stands for a page without one.
 
     Text of the top-level properties in `joined` is not "first stated" but joined with
-    `PAGE_BREAK`: the n-th piece is the n-th page's, empty if the page has none.
+    `PAGE_BREAK`: the n-th piece is the n-th page's (of several in one prompt: the n-th prompt's),
+    empty if the page has none.
     """
     merged = Merged()
     texts = {name: _join(stated, name) for name in joined}

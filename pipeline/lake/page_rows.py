@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipeline.lake.exact_json import loads
 from pipeline.lake.layout import Layout
 from pipeline.lake.parquet import read_batches
+from pipeline.lake.row_pages import RowPages, live_rows
 from pipeline.records import Failure, FailureKind, PageResult, SampleId, StageName, State
 
 _PAGE_COLUMNS: Mapping[str, pa.DataType] = {
@@ -39,9 +40,12 @@ def page_tables(layout: Layout, name: str) -> Iterator[pa.Table]:
 
 
 class PageRows:
-    """One bucket's rows of pages by document; of rows with one key, the last one counts."""
+    """The live ones of one bucket's rows of pages, by document; rows come oldest first."""
 
     def __init__(self, table: pa.Table) -> None:
+        identities = (table[name].combine_chunks() for name in ("document_id", "page_numbers"))
+        (live,) = live_rows([RowPages.of(*identities)])
+        table = table.filter(pa.array(live))
         self._columns = {name: table[name].to_pylist() for name in table.column_names}
         self._by_document: dict[str, dict[tuple[int, ...], int]] = {}
         identity = zip(self._columns["document_id"], self._columns["page_numbers"], strict=True)

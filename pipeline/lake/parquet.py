@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, one_line
-from pipeline.lake.keys import Keys, KeySet, as_array, column_keys, newest, page_column_keys
+from pipeline.lake.keys import Keys, KeySet, as_array, column_keys
 from pipeline.lake.layout import Layout
+from pipeline.lake.row_pages import RowPages, live_rows
 
 ROWS_PER_GROUP = 20_000
 """Small enough that a point lookup by document_id reads little."""
@@ -107,27 +108,22 @@ def count_rows(layout: Layout, files: Iterable[str]) -> int:
 
 
 def count_values(layout: Layout, files: Iterable[str], column: str) -> dict[str, int]:
-    """Count the values of a text column over files; nulls are left out."""
+    """Count the values of a column over files, as text; nulls and zeros are left out."""
     counts: Counter[str] = Counter()
     for name in files:
         for batch in read_batches(layout, name, [column]):
-            counts.update(value for value in batch[column].to_pylist() if value is not None)
+            counts.update(str(value) for value in batch[column].to_pylist() if value)
     return dict(counts)
-
-
-def page_keys(layout: Layout, name: str) -> Keys:
-    """Return the keys of a file of `pages`, one a row in order."""
-    batches = read_batches(layout, name, ["document_id", "page_numbers"], KEY_ROWS)
-    return _joined(page_column_keys(one["document_id"], one["page_numbers"]) for one in batches)
 
 
 def document_keys(layout: Layout, files: Iterable[str]) -> Keys:
     """Return the keys of the document ids of files, in order; nulls are left out."""
-    return _joined(
+    keys = [
         column_keys(batch["document_id"].drop_null())
         for name in files
         for batch in read_batches(layout, name, ["document_id"], KEY_ROWS)
-    )
+    ]
+    return np.concatenate([as_array([]), *keys])
 
 
 def compact(
@@ -135,19 +131,17 @@ def compact(
 ) -> tuple[list[str], int]:
     """Rewrite files of `pages` into few; return the names of all, and how many rows they must hold.
 
-    `files` are of one fingerprint, oldest first: of rows with one key, the last one stays, if its
-    document is one of `documents`. Files of at least `SMALL_FILE_BYTES` that lose no row are kept
-    as they are. Deletes nothing. The new files' names depend on `prefix` and the old names only, so
-    a repeated compaction writes over an unfinished one and never over a file that it reads.
+    `files` are of one fingerprint, oldest first. Live rows stay (see `row_pages`), if the document
+    is one of `documents`. Files of at least `SMALL_FILE_BYTES` that lose no row are kept as they
+    are. Deletes nothing. The new files' names depend on `prefix` and the old names only, so a
+    repeated compaction writes over an unfinished one and never over a file that it reads.
     """
     if not files:
         return [], 0
-    keys = [page_keys(layout, name) for name in files]
-    ends = np.cumsum([len(part) for part in keys])
-    latest = np.split(newest(np.concatenate(keys)), ends[:-1])
+    live = live_rows([_pages_of(layout, name) for name in files])
     kept = [
         mask & documents.mask(document_keys(layout, [name]))
-        for name, mask in zip(files, latest, strict=True)
+        for name, mask in zip(files, live, strict=True)
     ]
     n_kept = sum(int(np.count_nonzero(mask)) for mask in kept)
     rewritten = [
@@ -169,8 +163,9 @@ def names_hash(names: Iterable[str]) -> str:
     return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
 
 
-def _joined(keys: Iterable[Keys]) -> Keys:
-    return np.concatenate([as_array([]), *keys])
+def _pages_of(layout: Layout, name: str) -> RowPages:
+    batches = read_batches(layout, name, ["document_id", "page_numbers"], KEY_ROWS)
+    return RowPages.joined(RowPages.of(one["document_id"], one["page_numbers"]) for one in batches)
 
 
 def _rows(layout: Layout, files: Iterable[tuple[str, NDArray[np.bool_]]]) -> Iterator[pa.Table]:

@@ -1,4 +1,5 @@
-"""Reading input documents, wherever they are: local paths and every URI that pyarrow.fs knows."""
+"""Reading input documents, wherever they are: local paths, every URI that pyarrow.fs knows, and
+web addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from urllib.parse import unquote_to_bytes
 from pyarrow import fs
 
 from pipeline.errors import ItemError, one_line
+from pipeline.lake.http import fetch, is_http
 from pipeline.records import FailureKind
+
+NO_HTTP = "web addresses are read only with input.http: true"
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
@@ -36,7 +40,12 @@ def modified_text(info: fs.FileInfo) -> str:
 
 
 def check_unchanged(uri: str, size: int, modified: str) -> None:
-    """Raise ItemError `source_missing` or `source_changed` if a document is not as listed."""
+    """Raise ItemError `source_missing` or `source_changed` if a document is not as listed.
+
+    Of a web address nothing is listed.
+    """
+    if is_http(uri):
+        return
     try:
         found = _size_and_modified(*filesystem(uri))
     except FileNotFoundError:
@@ -59,14 +68,20 @@ def _size_and_modified(store: fs.FileSystem, path: str) -> tuple[int, str] | Non
     return (info.size, modified_text(info)) if info.type == fs.FileType.File else None
 
 
-def content(uri: str) -> Path | bytes:
+def content(uri: str, http_bytes: int = 0) -> Path | bytes:
     """Return a local document's path as it is, and any other document's bytes, read whole.
+
+    Of a web address `http_bytes` at most; 0 means that none is to be read.
 
     Raises
     ------
     ItemError
-        `source_missing` if the store does not give the bytes.
+        `source_missing` if the store does not give the bytes; `source_too_large`.
     """
+    if is_http(uri):
+        if http_bytes == 0:
+            raise ItemError(FailureKind.SOURCE_MISSING, NO_HTTP)
+        return fetch(uri, http_bytes)
     try:
         store, path = filesystem(uri)
         if isinstance(store, fs.LocalFileSystem):

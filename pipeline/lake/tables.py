@@ -70,8 +70,8 @@ _PAGE_COLUMNS: list[Column] = [
     ("attempts", _COUNT, "how often the sample was tried"),
     ("prompt_tokens", _COUNT, "tokens of the prompt, images included"),
     ("output_tokens", _COUNT, "tokens of the answer"),
-    ("rasterize_s", _SECONDS, "seconds to draw the page"),
-    ("encode_s", _SECONDS, "seconds to cut the page into tiles"),
+    ("rasterize_s", _SECONDS, "seconds to draw the pages"),
+    ("encode_s", _SECONDS, "seconds to cut the pages into tiles"),
     ("queue_s", _SECONDS, "seconds the sample waited for the model"),
     ("model_s", _SECONDS, "the sample's share of its batches' seconds in the model"),
     ("vision_s", _SECONDS, "of model_s, for the images"),
@@ -80,6 +80,7 @@ _PAGE_COLUMNS: list[Column] = [
     ("forced_tokens", _COUNT, "of output_tokens, those that the schema left no choice about"),
     ("drafted_tokens", _COUNT, "of output_tokens, those guessed right from the text layer"),
     ("passes", _COUNT, "passes through the model that the answer took; 0 if unknown"),
+    ("looks", _COUNT, "times the sample was shown: 2 if the answer of whole images was in doubt"),
 ]
 
 _DOCUMENT_COLUMNS: list[Column] = [
@@ -87,7 +88,11 @@ _DOCUMENT_COLUMNS: list[Column] = [
     ("pages_truncated", _COUNT, "pages whose answer the token limit cut"),
     ("pages_failed", _COUNT, "pages that failed"),
     ("pages_skipped", _COUNT, "pages that were not read; null if n_pages is"),
-    ("field_pages", _TEXT, "JSON: path -> the page whose value was taken"),
+    (
+        "field_pages",
+        _TEXT,
+        "JSON: path -> the page whose value was taken; of a prompt's pages, the first",
+    ),
 ]
 
 

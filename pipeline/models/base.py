@@ -65,7 +65,11 @@ class PageEncoder(Protocol):
         ...
 
     def encode(self, image: Image) -> tuple[Image, ...]:
-        """Split and resize one page image into the uint8 tiles that the vision tower reads."""
+        """Split and resize one page image into the uint8 tiles that the vision tower reads.
+
+        The whole page is the last of them: a first look is at that alone. The tiles' shapes are
+        all that the model half is told of how the page was split.
+        """
         ...
 
 

@@ -21,13 +21,16 @@ def render(
     schema_id: str,
     name: str,
     default: str,
+    own: str | None = None,
     placeholder: str = "<image>",
 ) -> str:
-    """Return the prompt, one `placeholder` an image, without the token that begins a sequence.
+    """Return the prompt, one `placeholder` an image.
 
-    `style` "auto" takes the checkpoint's own chat template, "default" the family's (`default`),
-    "plain" none: the turns stand one after another, as base models want it. A template may also
-    use `schema_id`, which tells a small model what it is asked for.
+    The token that begins a sequence stands in it only if the tokenizer does not add it by itself.
+
+    `style` "auto" takes the checkpoint's own chat template (`own`, or the processor's), "default"
+    the family's (`default`), "plain" none: the turns stand one after another, as base models want
+    it. A template may also use `schema_id`, which tells a small model what it is asked for.
 
     Raises
     ------
@@ -39,7 +42,7 @@ def render(
     if style == "plain":
         prompt = _plain(conversation, placeholder)
     else:
-        template = default if style == "default" else processor.chat_template
+        template = default if style == "default" else own or processor.chat_template
         if template is None:
             raise CheckpointError(
                 f"model.name: '{name}' has no chat template; set model.chat_template to plain for "
@@ -51,8 +54,14 @@ def render(
             f"prompt: it would show {found} images and there are {shown}; a text of the prompt "
             f"holds {placeholder}, or the chat template leaves images out"
         )
-    # The tokenizer adds the beginning-of-sequence token itself.
-    return prompt.strip(" \n").removeprefix(processor.tokenizer.bos_token or "\0")
+    return _begun_once(prompt.strip(" \n"), processor.tokenizer)
+
+
+def _begun_once(prompt: str, tokenizer: Any) -> str:
+    """A template writes the token that begins a sequence, and many a tokenizer adds one too."""
+    begins = tokenizer.bos_token
+    added = begins is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return prompt.removeprefix(begins) if added else prompt
 
 
 def _templated(processor: Any, conversation: Conversation, template: str, schema_id: str) -> str:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.models.context import context_of
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, queries, keys, values) -> attended, like the queries.
 
@@ -31,6 +33,7 @@ class DecoderShape:
     """What a cache of keys and values must know of a decoder.
 
     A token attends to itself and the `window` - 1 before it, to all before it if that is None.
+    Prompt and answer have `context` tokens at most, None if there is no bound.
     """
 
     layers: int
@@ -41,6 +44,7 @@ class DecoderShape:
     dtype: torch.dtype
     device: torch.device
     window: int | None = None
+    context: int | None = None
 
     @property
     def groups(self) -> int:
@@ -63,6 +67,10 @@ class _Layer:
     down: _Linear
 
 
+_FIXED_ROPES = {"default", "linear", "llama3"}
+"""Rotary positions whose frequencies are settled when the model is built, whatever they are."""
+
+
 class UnknownDecoder(ValueError):
     """A text model that `Decoder` would not run right."""
 
@@ -78,7 +86,7 @@ class Decoder:
     ------
     UnknownDecoder
         If the model has what this decoder does not do: an activation other than SiLU, rotary
-        positions other than the default kind.
+        positions whose frequencies follow the length, or that are scaled themselves.
     """
 
     def __init__(self, text_model: Any, head: Any) -> None:
@@ -100,6 +108,7 @@ class Decoder:
             weight.dtype,
             weight.device,
             getattr(config, "sliding_window", None),
+            context_of(config),
         )
         self._frequencies = text_model.rotary_emb.inv_freq.to(weight.device, torch.float32)
         # Of each head's halves the other one, for the turning.
@@ -214,5 +223,5 @@ def _layer(layer: Any, eps: float) -> _Layer:
 def _check(config: Any) -> None:
     if config.hidden_act not in ("silu", "swish"):
         raise UnknownDecoder(f"its text model's activation is {config.hidden_act}")
-    if (config.rope_parameters or {}).get("rope_type", "default") != "default":
-        raise UnknownDecoder("its text model scales its rotary positions")
+    if (kind := (config.rope_parameters or {}).get("rope_type", "default")) not in _FIXED_ROPES:
+        raise UnknownDecoder(f"its text model's rotary positions are of the kind {kind}")

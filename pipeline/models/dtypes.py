@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes that a weight takes in each type that `effective_dtype` returns."""
+
 
 def effective_dtype(dtype: str, on_gpu: bool) -> str:
     """Return the type that `model.dtype` means on a device: "auto" depends on it."""

@@ -2,11 +2,12 @@
 
 It takes pages at the size of a full Idefics2 with image splitting, so that rendering, transport and
 memory cost what they cost in a real job, and it writes bytes that the grammar allows, chosen by a
-checksum of the tiles: the same page always gets the same answer. Settings ride on the name:
-`fake?seconds=0.05` takes that long a sample, `fake?edge=224` makes smaller pages. Pages may do
-harm: with `fake?dies_on=ff0000` one whose first pixel is red kills the process, and likewise with
-`hangs_on`, `fails_on` (an exception) and `runs_out_on` (of memory). `tally=FILE` appends a line
-with the checksum for each answer, which tells what was answered more than once.
+checksum of the tiles, of the prompt if there are none: the same page always gets the same answer.
+Settings ride on the name: `fake?seconds=0.05` takes that long a sample, `fake?edge=224` makes
+smaller pages, `fake?context=100` has a context of so many characters. Pages may do harm: with
+`fake?dies_on=ff0000` one whose first pixel is red kills the process, and likewise with `hangs_on`,
+`fails_on` (an exception) and `runs_out_on` (of memory). `tally=FILE` appends a line with the
+checksum for each answer, which tells what was answered more than once.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from pipeline.models.base import (
     Vocabulary,
 )
 from pipeline.models.chat import TEXT_SLOT
+from pipeline.models.context import answer_budget
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.records import FinishReason, Tiles
 
@@ -104,7 +106,8 @@ class FakeFamily:
         """Return the fake model; there is nothing to load."""
         del settings, placement
         tally = _settings(checkpoint).get("tally", [None])[0]
-        return FakeModel(_option(checkpoint, "seconds", 0.0), _harms(checkpoint), tally)
+        context = int(_option(checkpoint, "context", 0)) or None
+        return FakeModel(_option(checkpoint, "seconds", 0.0), _harms(checkpoint), tally, context)
 
 
 class FakeModel:
@@ -115,10 +118,12 @@ class FakeModel:
         seconds: float = 0.0,
         harms: Mapping[str, Harm] | None = None,
         tally: str | None = None,
+        context: int | None = None,
     ) -> None:
         self._seconds = seconds
         self._harms = harms or {}
         self._tally = tally
+        self._context = context
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -133,22 +138,22 @@ class FakeModel:
         """Answer each input by itself; see `pipeline.models.base.Model.generate`."""
         time.sleep(self._seconds * len(inputs))
         for item in inputs if self._harms else ():
-            if (harm := self._harms.get(_first_pixel(item.tiles))) is not None:
+            if len(item.tiles) and (harm := self._harms.get(_first_pixel(item.tiles))):
                 harm()
-        checksums = [_checksum(item.tiles) for item in inputs]
+        checksums = [_checksum(item) for item in inputs]
         if self._tally is not None:
             lines = "".join(f"{checksum:08x}\n" for checksum in checksums)
             with Path(self._tally).open("a") as file:  # one write, which others' do not part
                 file.write(lines)
         return [
-            _answer(item, checksum, max_new_tokens)
+            _answer(item, checksum, answer_budget(len(item.prompt), max_new_tokens, self._context))
             for item, checksum in zip(inputs, checksums, strict=True)
         ]
 
 
-def _checksum(tiles: Tiles) -> int:
-    checksum = 0
-    for page in tiles:
+def _checksum(item: ModelInput) -> int:
+    checksum = 0 if len(item.tiles) else zlib.crc32(item.prompt.encode())
+    for page in item.tiles:
         for tile in page:
             checksum = zlib.crc32(tile.data, checksum)
     return checksum

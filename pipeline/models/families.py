@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Family
+from pipeline.models.checkpoint_files import read_object
+from pipeline.models.hub import fetch_first
 
 BUNDLED = Path(__file__).parent
 """Checkpoints shipped inside the package are folders here, loaded by their bare name."""
@@ -27,10 +28,22 @@ _SAMPLE_BYTES = 1 << 20
 _SAMPLES_PER_FILE = 32
 
 
+def _idefics() -> Family:
+    from pipeline.models.idefics.family import IdeficsFamily
+
+    return IdeficsFamily()
+
+
 def _idefics2() -> Family:
     from pipeline.models.idefics2.family import Idefics2Family
 
     return Idefics2Family()
+
+
+def _idefics3() -> Family:
+    from pipeline.models.idefics3 import Idefics3Family
+
+    return Idefics3Family()
 
 
 def _fake() -> Family:
@@ -39,7 +52,13 @@ def _fake() -> Family:
     return FakeFamily()
 
 
-_FAMILIES: Mapping[str, Callable[[], Family]] = {"idefics2": _idefics2, "fake": _fake}
+_FAMILIES: Mapping[str, Callable[[], Family]] = {
+    "idefics": _idefics,
+    "idefics2": _idefics2,
+    "idefics3": _idefics3,
+    "smolvlm": _idefics3,
+    "fake": _fake,
+}
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
@@ -76,7 +95,8 @@ def resolve(settings: ModelSettings) -> Checkpoint:
 
 
 def adapter_revision(adapter: str) -> str:
-    """Return what tells versions of an adapter apart: a folder's content hash, else its hub id."""
+    """Return what tells versions of an adapter apart: a folder's content hash, else the hub id as
+    `pipeline.models.adapters.pin_adapter` returns it, with its commit."""
     path = Path(adapter).expanduser()
     return _content_hash(path) if path.is_dir() else adapter
 
@@ -86,7 +106,7 @@ def _local(settings: ModelSettings, path: Path) -> Checkpoint:
         raise CheckpointError(
             f"model.revision: '{settings.name}' is a local folder and has no revisions; remove it"
         )
-    config = _read_json(path / "config.json")
+    config = read_object(path / "config.json")
     traits = _traits(path / TRAITS_FILE)
     return Checkpoint(
         name=settings.name,
@@ -114,7 +134,7 @@ def _traits(path: Path) -> _Traits:
     if not path.is_file():
         return _Traits()
     try:
-        return _Traits.model_validate(_read_json(path))
+        return _Traits.model_validate(read_object(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -122,22 +142,11 @@ def _traits(path: Path) -> _Traits:
 
 
 def _from_hub(settings: ModelSettings) -> Checkpoint:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        config = Path(
-            hf_hub_download(settings.name, "config.json", revision=settings.revision or "main")
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"model.name: '{settings.name}' is no local folder and could not be fetched from the "
-            f"hub ({type(error).__name__}); check the name, model.revision and the network"
-        ) from error
+    config = fetch_first("model.name", settings.name, settings.revision, "config.json")
     # The cache's layout is .../snapshots/<commit>/config.json.
     return Checkpoint(
         name=settings.name,
-        family=_family_name(settings, _read_json(config)),
+        family=_family_name(settings, read_object(config)),
         location=settings.name,
         revision=config.parent.name,
         remote_code=settings.trust_remote_code,
@@ -152,16 +161,6 @@ def _family_name(settings: ModelSettings, config: Mapping[str, Any]) -> str:
             f"{', '.join(name for name in _FAMILIES if name != 'fake')}"
         )
     return found if settings.family == "auto" else settings.family
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"model.name: cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"model.name: {path} is not a JSON object")
-    return value
 
 
 def _content_hash(path: Path) -> str:

@@ -16,6 +16,7 @@ from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
 from pipeline.models.constrain import ConstrainedLogits
+from pipeline.models.context import answer_budget, context_of
 from pipeline.models.devices import device_errors, free_bytes
 from pipeline.models.pixels import look_up, pixel_table
 from pipeline.models.processors import load_processor
@@ -30,10 +31,12 @@ _END_OF_UTTERANCE = "<end_of_utterance>"
 class ImageTextModel(ABC):
     """Weights, processor and the static-batch `generate` of transformers. One a family inherits.
 
-    Vision runs apart from text: tiles of one patch grid are encoded together, unpadded, so that a
-    tile's features never depend on its company.
+    Vision runs apart from text: tiles of one size, as far as they are `read`, are encoded together,
+    unpadded, so that a tile's features never depend on its company.
     """
 
+    processor_kind = "AutoProcessor"
+    """See `pipeline.models.processors.load_processor`."""
     max_tiles_per_chunk = 16
     chunk_bytes = 4 << 30
     """What a chunk's activations may take, and half of what is free at most: at 8B, Idefics2's
@@ -56,7 +59,7 @@ class ImageTextModel(ABC):
             raise CheckpointError(
                 "resources.gpus_per_actor: it asks for a GPU and torch finds none here; set it to 0"
             )
-        self.processor = load_processor(checkpoint)
+        self.processor = load_processor(checkpoint, self.processor_kind)
         self.weights: Any = load_weights(checkpoint, settings, self._device)
         self._levels = pixel_table(self.processor.image_processor)
 
@@ -84,6 +87,12 @@ class ImageTextModel(ABC):
         """
         del ids, counts
         return self.seen(features) if features else {}
+
+    def taught(
+        self, ids: Tensor, counts: Sequence[int], features: Sequence[Tensor]
+    ) -> dict[str, Any]:
+        """Return what the weights' own `forward` takes in place of `beside`, to learn."""
+        return self.beside(ids, counts, features)
 
     def tokenized(self, prompts: list[str]) -> Any:
         """Return the ids of prompts and their mask, int64 (rows, tokens), padded on the left."""
@@ -130,10 +139,10 @@ class ImageTextModel(ABC):
     def _stop_ids(self) -> tuple[int, ...]:
         """The ends of a sequence and, where the tokenizer knows it, of an utterance."""
         tokenizer = self.processor.tokenizer
-        ends = [tokenizer.eos_token_id]
-        if _END_OF_UTTERANCE in tokenizer.get_vocab():
-            ends.append(tokenizer.convert_tokens_to_ids(_END_OF_UTTERANCE))
-        return tuple(dict.fromkeys(ends))
+        ends = [tokenizer.eos_token_id, tokenizer.get_vocab().get(_END_OF_UTTERANCE)]
+        # Stock processors add the token to tokenizers of base models, which have no row for it.
+        size = self.vocabulary_size
+        return tuple(dict.fromkeys(end for end in ends if end is not None and end < size))
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
@@ -144,6 +153,9 @@ class ImageTextModel(ABC):
     def _generate(self, inputs: Sequence[ModelInput], max_new_tokens: int) -> list[ModelOutput]:
         prompts = [self.widened(item.prompt, tile_shapes(item.tiles)) for item in inputs]
         text = self.tokenized(prompts).to(self._device)
+        prompt_tokens = text["attention_mask"].sum(1).tolist()
+        context = context_of(self.weights.config.get_text_config())
+        budgets = [answer_budget(n, max_new_tokens, context) for n in prompt_tokens]
         features = self.features([tile for i in inputs for page in i.tiles for tile in page])
         logits = ConstrainedLogits(
             [item.constraint for item in inputs],
@@ -155,17 +167,16 @@ class ImageTextModel(ABC):
             **self.beside(text["input_ids"], [len(item.tiles) for item in inputs], features),
             do_sample=False,
             num_beams=1,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max(budgets),
             eos_token_id=list(self._stop_ids),
             pad_token_id=self.processor.tokenizer.pad_token_id,
             logits_processor=LogitsProcessorList([logits]),
         )
         answers = sequences[:, text["input_ids"].shape[1] :].tolist()
-        prompt_tokens = text["attention_mask"].sum(1).tolist()
         return [
-            self._output(answer, logprobs, n_prompt)
-            for answer, logprobs, n_prompt in zip(
-                answers, logits.logprobs(), prompt_tokens, strict=True
+            self._output(answer[:budget], logprobs, n_prompt)
+            for answer, logprobs, n_prompt, budget in zip(
+                answers, logits.logprobs(), prompt_tokens, budgets, strict=True
             )
         ]
 
@@ -189,41 +200,42 @@ class ImageTextModel(ABC):
                 features[i] = feature
         return [feature for feature in features if feature is not None]
 
+    def read(self, tile: Image) -> Image:
+        """Return the part of a tile that vision reads: its whole patches.
+
+        The patch convolution never reads the pixels past the last one.
+        """
+        patch = self.weights.config.vision_config.patch_size
+        height, width = (side // patch * patch for side in tile.shape[:2])
+        return tile[:height, :width]
+
     def _chunks(self, tiles: Sequence[Image]) -> Iterator[list[int]]:
-        grids: dict[tuple[int, int], list[int]] = {}
+        sizes: dict[tuple[int, ...], list[int]] = {}
         for i, tile in enumerate(tiles):
-            grids.setdefault(self._grid(tile), []).append(i)
+            sizes.setdefault(self.read(tile).shape[:2], []).append(i)
         config = self.weights.config
-        text = config.get_text_config()
-        widest = max(text.intermediate_size, config.vision_config.intermediate_size)
+        text, vision = config.get_text_config(), config.vision_config
+        widest = max(text.intermediate_size, vision.intermediate_size)
         room = min(self.chunk_bytes, free_bytes(self._device) // 2)
-        for (rows, columns), members in grids.items():
-            tile_bytes = 3 * rows * columns * widest * self.weights.dtype.itemsize
+        for (height, width), members in sizes.items():
+            patches = height * width // vision.patch_size**2
+            tile_bytes = 3 * patches * widest * self.weights.dtype.itemsize
             most = max(1, min(self.max_tiles_per_chunk, room // tile_bytes))
             for start in range(0, len(members), most):
                 yield members[start : start + most]
 
-    def _grid(self, tile: Image) -> tuple[int, int]:
-        patch = self.weights.config.vision_config.patch_size
-        return tile.shape[0] // patch, tile.shape[1] // patch
-
     def pixels(self, tiles: Sequence[Image]) -> Tensor:
-        """Normalise tiles of one patch grid: float (n, 3, rows * patch, columns * patch).
-
-        Pixels past the last whole patch are cut: the patch convolution never reads them.
-        """
-        rows, columns = self._grid(tiles[0])
-        patch = self.weights.config.vision_config.patch_size
-        height, width = rows * patch, columns * patch
+        """Normalise what is read of tiles, of one size then: float (n, 3, height, width)."""
+        tiles = [self.read(tile) for tile in tiles]
         if self._device.type == "cpu":
-            looked_up = look_up(self._levels, [tile[:height, :width] for tile in tiles])
-            return torch.from_numpy(looked_up).to(self.weights.dtype)
+            return torch.from_numpy(look_up(self._levels, tiles)).to(self.weights.dtype)
+        height, width, _ = tiles[0].shape
         pixels = torch.empty(
             (len(tiles), 3, height, width), dtype=self.weights.dtype, device=self._device
         )
         tables = torch.from_numpy(self._levels).to(self._device, self.weights.dtype)
         for target, tile in zip(pixels, tiles, strict=True):
-            levels = torch.from_numpy(np.array(tile[:height, :width])).to(self._device)
+            levels = torch.from_numpy(np.array(tile)).to(self._device)
             for channel, table in enumerate(tables):
                 source = levels[..., channel if levels.shape[-1] == 3 else 0]
                 target[channel] = table[source.int()]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class PromptTokens:
     """A prompt as tokens; those that stand for the images' features are True in `is_image`.
 
-    `shared` tokens at the start hold no image and are the same in every prompt of the text.
+    The `shared` first tokens hold no image but those of examples, and begin every prompt alike.
     """
 
     ids: tuple[int, ...]
@@ -49,8 +49,11 @@ class SteppingModel(Protocol):
         """The tokenizer as a grammar sees it."""
         ...
 
-    def tokenize(self, prompt: str, tiles: Tiles) -> PromptTokens:
-        """Return the prompt with each page's placeholder widened to its tiles' tokens."""
+    def tokenize(self, prompt: str, tiles: Tiles, examples: int) -> PromptTokens:
+        """Return the prompt with each image's placeholder widened to its tiles' tokens.
+
+        The first `examples` images are not the sample's own.
+        """
         ...
 
     def features(self, tiles: Sequence[Image]) -> list[Tensor]:

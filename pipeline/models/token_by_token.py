@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 from torch import Tensor
 
 from pipeline.models.base import Model, ModelInput, ModelOutput, Vocabulary
@@ -51,6 +52,7 @@ class TokenByToken:
         self.decoder = Decoder(whole.weights.model.text_model, whole.weights.lm_head)
         self.never = whole.never
         self._tokenized = lru_cache(maxsize=64)(self._tokenize)
+        self._placeholder = self._image = "<image>"
         self._n_quote = len(self._encode('"'))
 
     @property
@@ -62,9 +64,15 @@ class TokenByToken:
         """Answer a batch whole; see `pipeline.models.base.Model.generate`."""
         return self._whole.generate(inputs, max_new_tokens)
 
-    def tokenize(self, prompt: str, tiles: Tiles) -> PromptTokens:
-        """Return the prompt with each image's placeholder widened to its tiles' tokens."""
-        return self._tokenized(self._whole.widened(prompt, tile_shapes(tiles)))
+    def tokenize(self, prompt: str, tiles: Tiles, examples: int) -> PromptTokens:
+        """Return the prompt with each image's placeholder widened; see `SteppingModel`."""
+        shapes = tile_shapes(tiles)
+        before = 0
+        if examples:
+            shown = self._placeholder.join(prompt.split(self._placeholder)[: examples + 1])
+            widened = self._whole.widened(shown, shapes[:examples])
+            before = widened.count(self._image)
+        return self._tokenized(self._whole.widened(prompt, shapes), before)
 
     def features(self, tiles: Sequence[Image]) -> list[Tensor]:
         """Encode tiles: (tokens, width) each."""
@@ -84,14 +92,20 @@ class TokenByToken:
         ids: list[int] = self._processor.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def _tokenize(self, widened: str) -> PromptTokens:
+    def _tokenize(self, widened: str, before: int) -> PromptTokens:
+        """`before` is how many tokens stand for the images of examples."""
         tokenizer = self._processor.tokenizer
         ids = tokenizer(widened)["input_ids"]
         image = self.weights.config.image_token_id
         around = {image, *tokenizer.convert_tokens_to_ids(list(self._whole.image_tokens))}
-        shared = next((i for i, token in enumerate(ids) if token in around), 0)
+        is_image = [token == image for token in ids]
+        shared = 0
+        if before:  # past the last example's image, and what closes it
+            shared = int(np.flatnonzero(is_image)[before - 1])
+            shared = next((i for i in range(shared, len(ids)) if ids[i] not in around), len(ids))
+        shared = next((i for i in range(shared, len(ids)) if ids[i] in around), shared)
         return PromptTokens(
             ids=tuple(ids),
-            is_image=tuple(token == image for token in ids),
-            shared=shared if shared >= _LEAST_SHARED else 0,
+            is_image=tuple(is_image),
+            shared=shared if shared >= _LEAST_SHARED or before else 0,
         )

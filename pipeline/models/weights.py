@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Model as ModelSettings
+from pipeline.models.adapters import adapter_folder, load_adapter
+from pipeline.models.attention import choose_attention, facts
 from pipeline.models.base import Checkpoint
+from pipeline.models.checkpoint_files import read_config, stored_tensors, weights_folder
+from pipeline.models.devices import free_bytes
 from pipeline.models.dtypes import effective_dtype
-from pipeline.models.processors import loading
+from pipeline.models.quantization import loading_quantized, quantization_of
+from pipeline.models.weight_size import check_room
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_ADAPTER = "adapter_model.safetensors"
 
 
 def load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.device) -> Any:
@@ -27,63 +31,83 @@ def load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.
     Raises
     ------
     CheckpointError
-        If it or its adapter cannot be loaded as asked.
+        If it or its adapter cannot be fetched, does not fit, or cannot be loaded as asked.
     """
-    if settings.adapter is not None:
-        _check_adapter(settings.adapter)  # before the weights, which take minutes
+    # All that can be refused is, before the weights, which take minutes.
+    adapter = None if settings.adapter is None else adapter_folder(settings.adapter)
+    folder = weights_folder(checkpoint)
     dtype = effective_dtype(settings.dtype, on_gpu=device.type == "cuda")
-    attention = settings.attention
-    if attention == "auto":
-        flash = device.type == "cuda" and find_spec("flash_attn") is not None
-        attention = "flash_attention_2" if flash and dtype != "float32" else "sdpa"
+    held, stored = quantization_of(settings, read_config(folder))
+    place = "the CPU" if device.type == "cpu" else "the GPU"
+    tensors = stored_tensors(checkpoint, folder)
+    check_room(
+        checkpoint.name, tensors, dtype, "none" if stored else held, free_bytes(device), place
+    )
+    options = {
+        **loading_quantized(held, stored, _DTYPES[dtype]),
+        "dtype": _DTYPES[dtype],
+        "attn_implementation": _attention(checkpoint, folder, settings, dtype, device),
+    }
+    if held != "none":  # quantized where they will stay: they cannot be moved
+        options["device_map"] = {"": _index(device)}
+    with _quiet():
+        model = _load(checkpoint, folder, options)
+        if held == "none":
+            model.to(device)
+        if settings.adapter is not None and adapter is not None:
+            load_adapter(model, settings.adapter, adapter)
+    return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the loader's tables of what did not fit from people: they are told in one line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _load(checkpoint: Checkpoint, folder: Path, options: dict[str, Any]) -> Any:
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
-            checkpoint.location,
-            dtype=_DTYPES[dtype],
-            attn_implementation=attention,
+            str(folder),
             output_loading_info=True,
             use_safetensors=True,  # a pickle may run whatever it likes
-            **loading(checkpoint),
+            ignore_mismatched_sizes=True,  # told below, better than by the loader
+            trust_remote_code=checkpoint.remote_code,
+            **options,
         )
+        if wrong := sorted(report["mismatched_keys"]):
+            name, stored, expected = wrong[0]
+            raise ValueError(
+                f"{len(wrong)} of its weights are of other shapes than its config.json says, such "
+                f"as {name}: {tuple(stored)}, not {tuple(expected)}"
+            )
         if missing := sorted(report["missing_keys"]):
             # The loader has made them up, and the answers would mean nothing.
             raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
-        model.to(device)
     except Exception as error:  # what the loader raises for a broken file is anybody's guess
         raise CheckpointError(
             f"model.name: '{checkpoint.name}' does not load: {one_line(error)}"
         ) from error
-    if settings.adapter is not None:
-        _load_adapter(model, settings.adapter)
-    return model.eval()
+    return model
 
 
-def _check_adapter(adapter: str) -> None:
-    path = Path(adapter).expanduser()
-    if adapter.startswith((".", "/", "~")) and not path.is_dir():
-        raise CheckpointError(
-            f"model.adapter: there is no folder '{adapter}'; give a folder made by "
-            "save_pretrained, or a hub id (owner/name)"
-        )
-    if find_spec("peft") is None:
-        raise CheckpointError(
-            "model.adapter: needs the peft package; pip install pagelake[adapters]"
-        )
-    try:  # its loader would be content with a pickle, which may run whatever it likes
-        found = (path / _ADAPTER).is_file() if path.is_dir() else hf_hub_download(adapter, _ADAPTER)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"model.adapter: '{adapter}': {one_line(error)}") from error
-    if not found:
-        raise CheckpointError(f"model.adapter: '{adapter}' has no {_ADAPTER}; save it as such")
-
-
-def _load_adapter(model: Any, adapter: str) -> None:
-    path = Path(adapter).expanduser()
+def _attention(
+    checkpoint: Checkpoint, folder: Path, settings: ModelSettings, dtype: str, device: torch.device
+) -> str:
     try:
-        report = model.load_adapter(str(path) if path.is_dir() else adapter)
-        if missing := sorted(report.missing_keys):
-            raise ValueError(f"its files lack {len(missing)} weights, such as {missing[0]}")
-    except Exception as error:  # what the loader raises for a broken file is anybody's guess
-        raise CheckpointError(
-            f"model.adapter: '{adapter}' does not load: {one_line(error)}"
-        ) from error
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=checkpoint.remote_code)
+        model_class = AutoModelForImageTextToText._model_mapping.get(type(config), None)
+    except Exception:  # the loader says in its own words what is wrong with the config
+        model_class = None
+    return choose_attention(settings.attention, dtype, facts(device, model_class))
+
+
+def _index(device: torch.device) -> str | int:
+    if device.type != "cuda":
+        return str(device)
+    return torch.cuda.current_device() if device.index is None else device.index

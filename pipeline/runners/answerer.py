@@ -5,17 +5,20 @@ Apart from the other steps, so that no process but the model's loads torch for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
+from pipeline.engine.second_look import Doubt, Valid
+from pipeline.lake.exact_json import loads
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of
 from pipeline.records import Answer, Failed, Generation, Sample
 from pipeline.runners.recipe import Question
-from pipeline.schema import bound_lists, relax
-from pipeline.stages.generate import Ask, Grammars, generate, outcome, submit
+from pipeline.schema import Validator, bound_lists, relax
+from pipeline.stages.generate import Ask, Doubts, Grammars, generate, outcome, submit
 
 
 class Answerer:
@@ -37,7 +40,12 @@ class Answerer:
                 part=Grammar(part, model.vocabulary, compact=compact),
             )
         self._ask = Ask(
-            question.prompts, job.generation.max_new_tokens, grammars, question.examples.tiles
+            question.prompts,
+            job.generation.max_new_tokens,
+            grammars,
+            question.examples.tiles,
+            question.examples.digest,
+            _doubts(question) if job.model.image_splitting == "adaptive" else None,
         )
         self._engine = Engine(model, Limits(batch=job.resources.batch))
 
@@ -67,3 +75,25 @@ class Answerer:
     def close(self, *, drain: bool = True) -> None:
         """Answer what is queued, then stop; without `drain`, stop at once."""
         self._engine.close(drain=drain)
+
+
+def _doubts(question: Question) -> Doubts:
+    """What makes a first look not enough: an answer that `parse` would fail, or an unsure one."""
+    least = question.job.model.split_below
+    if question.job.task == "ocr":
+        doubt = Doubt(None, least)
+        return Doubts(doubt, doubt)
+    whole, part = question.schema.document, relax(question.schema)
+    return Doubts(Doubt(_valid(whole), least), Doubt(_valid(part), least))
+
+
+def _valid(document: Mapping[str, Any]) -> Valid:
+    judge = Validator(document).violation
+
+    def valid(text: str) -> bool:
+        try:
+            return judge(loads(text)) is None
+        except ValueError:
+            return False
+
+    return valid

@@ -50,7 +50,10 @@ def draw_examples(
     answers = [_answer(job, schema, number) for number in range(len(job.examples))]
     renderer = Renderer(job.render, encoder.plan_page, password)
     try:
-        drawn = [_pages(example, renderer, encoder, images) for example in job.examples]
+        drawn = [
+            _pages(example, renderer, encoder, images, job.input.http_bytes)
+            for example in job.examples
+        ]
     finally:
         renderer.close()
     return Examples(
@@ -77,12 +80,12 @@ def _answer(job: Job, schema: Schema, number: int) -> str:
 
 
 def _pages(
-    example: Example, renderer: Renderer, encoder: PageEncoder, images: bool
+    example: Example, renderer: Renderer, encoder: PageEncoder, images: bool, http_bytes: int
 ) -> tuple[Tiles, str]:
     tiles, words = [], []
     for uri in example.pages:
         try:
-            for number in range(1, renderer.open(content(uri)).n_pages + 1):
+            for number in range(1, renderer.open(content(uri, http_bytes)).n_pages + 1):
                 page = renderer.draw(number)
                 words.append(page.words)
                 if images:

@@ -167,6 +167,8 @@ class Work:
 def shard_work(layout: Layout, recipe: Recipe, planned: Planned, done: DoneSet) -> Work:
     """Pack the planned pages that are not done into shards, each content once."""
     documents = pages = doubled = 0
+    job = recipe.job
+    pages_per_sample = job.pages_per_sample if job.unit == "document" else None
     is_first = _first_of_content(layout, planned.file)
 
     def remaining() -> Iterator[tuple[Plan, tuple[int, ...]]]:
@@ -184,7 +186,7 @@ def shard_work(layout: Layout, recipe: Recipe, planned: Planned, done: DoneSet) 
 
     def followed() -> Iterator[Shard]:
         nonlocal pages
-        for shard in shards(remaining()):
+        for shard in shards(remaining(), pages_per_sample):
             pages += shard.n_pages
             yield shard
 

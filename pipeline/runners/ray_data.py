@@ -120,7 +120,7 @@ class RayRunner:
             .map_batches(
                 AnswerActor,
                 fn_constructor_args=(self._recipe,),
-                batch_size=PAGES_PER_SHARD,  # Ray wants one named where GPUs are asked for
+                batch_size=_samples_a_call(self._recipe),
                 batch_format="pyarrow",
                 compute=_pool(self._recipe),
                 # Samples kill the model's process and not its actor. One that does die every time
@@ -200,9 +200,18 @@ def _configure() -> None:
     context.target_max_block_size = _NEVER_SPLIT
 
 
+def _samples_a_call(recipe: Recipe) -> int:
+    """Return the fewest samples that a full shard has, of which an actor gets so many at a time.
+
+    Ray wants a number where GPUs are asked for, and would join blocks of fewer samples: shards.
+    """
+    job = recipe.job
+    return max(1, PAGES_PER_SHARD // (job.pages_per_sample if job.unit == "document" else 1))
+
+
 def _pool(recipe: Recipe) -> ActorPoolStrategy:
     resources = recipe.job.resources
-    calls = max(2, math.ceil(resources.batch / PAGES_PER_SHARD) + 1)
+    calls = max(2, math.ceil(resources.batch / _samples_a_call(recipe)) + 1)
     return ActorPoolStrategy(
         min_size=resources.actors.min,
         max_size=resources.actors.max,

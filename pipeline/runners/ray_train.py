@@ -14,9 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-# Ray reads this when it is imported: what goes wrong arrives as an exception.
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-
 import ray
 from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError

@@ -11,7 +11,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a commit tells the driver: counts, and seconds of work by stage.
+    """What a commit tells the driver: counts of pages, and seconds of work by stage.
 
     `documents` counts those whose last selected page is among the rows.
     """

@@ -14,9 +14,11 @@ from pipeline.engine.grammar import check_schema
 from pipeline.errors import SchemaError
 from pipeline.job import Job
 from pipeline.lake.types import arrow_type
+from pipeline.models.adapters import pin_adapter
 from pipeline.models.base import Checkpoint, PageEncoder
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.families import adapter_revision, family_of, resolve
+from pipeline.models.weight_size import describe_weights
 from pipeline.prompting import conversation, shows_images, template_of
 from pipeline.records import Provenance
 from pipeline.runners.few_shot import Examples, draw_examples
@@ -37,8 +39,9 @@ class Question:
 @dataclass(frozen=True)
 class Recipe(Question):
     """`identity` is what the fingerprint is made of, key by key: the settings that change answers.
-    `shows_images` is False where samples show the pages' text layer alone. `finished_before` is the
-    run whose tables the output held when this one began.
+    `shows_images` is False where samples show the pages' text layer alone. `weights` says in a line
+    what the model's weights will take. `finished_before` is the run whose tables the output held
+    when this one began.
 
     The password is kept out of every printed form.
     """
@@ -48,6 +51,7 @@ class Recipe(Question):
     identity: dict[str, Any]
     provenance: Provenance
     warnings: tuple[str, ...] = ()
+    weights: str | None = None
     salt: str | None = None
     finished_before: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -78,6 +82,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
         If the schema or the checkpoint cannot be used.
     """
     schema = load_schema(job.schema_ref)
+    job = _with_pinned_adapter(job)
     checkpoint = resolve(job.model)
     if job.task != "ocr" and job.generation.constrained:
         for document in (schema.document, relax(schema)):
@@ -119,8 +124,17 @@ def prepare(job: Job, run_id: str) -> Recipe:
             fingerprint=_hash(json.dumps(identity, sort_keys=True)),
         ),
         warnings=_warnings(schema, checkpoint),
+        weights=describe_weights(checkpoint, job.model, on_gpu=job.resources.gpus_per_actor > 0),
         password=password,
     )
+
+
+def _with_pinned_adapter(job: Job) -> Job:
+    """Return the job with the adapter's commit, so that all processes load the same one."""
+    if job.model.adapter is None:
+        return job
+    pinned = job.model.model_copy(update={"adapter": pin_adapter(job.model.adapter)})
+    return job.model_copy(update={"model": pinned})
 
 
 def salted(recipe: Recipe, salt: str | None) -> Recipe:
@@ -141,6 +155,7 @@ def _identity(
     examples: Examples,
 ) -> dict[str, Any]:
     adapter, document = job.model.adapter, job.unit == "document"
+    adaptive = job.model.image_splitting == "adaptive"
     return {
         "task": job.task,
         "schema": f"{schema.id}@{schema.sha256[:16]}",
@@ -152,8 +167,10 @@ def _identity(
         "input.pages": job.input.pages if document else None,
         "model": f"{checkpoint.name}@{checkpoint.revision}",
         "model.adapter": None if adapter is None else adapter_revision(adapter),
+        "model.quantization": job.model.quantization,
         "model.dtype": effective_dtype(job.model.dtype, job.resources.gpus_per_actor > 0),
         "pixels": repr(encoder),
+        "model.split_below": job.model.split_below if adaptive else None,
         "render.renderer": job.render.renderer,
         "generation.max_new_tokens": job.generation.max_new_tokens,
         "generation.constrained": job.generation.constrained,

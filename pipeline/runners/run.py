@@ -88,6 +88,8 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     recipe = prepare(job, _new_run_id())
     for warning in recipe.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    if recipe.weights is not None:
+        console.print(recipe.weights, highlight=False, markup=False, soft_wrap=True)
     layout = Layout.open(job.output.uri)
     layout.prepare()
     with Lock(layout, recipe.provenance.run_id) as lock:
@@ -138,6 +140,7 @@ def _run(
         documents=dict(assembly.documents),
         pages=dict(assembly.pages),
         failures=dict(assembly.failures),
+        looks=dict(assembly.manifest.counts.looks),
         done=receipt,
         documents_known=planned.known,
         pages_reused=sum(assembly.pages.values()) - work.pages - work.pages_doubled,

@@ -25,6 +25,7 @@ from pipeline.records import (
     Document,
     Failed,
     Failure,
+    Page,
     PageResult,
     Plan,
     Sample,
@@ -38,8 +39,8 @@ from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.watch import UNWATCHED, Watching
 from pipeline.schema import Validator, bound_lists, relax
-from pipeline.selection import PageSelection, parse_pages
-from pipeline.stages.encode import encode
+from pipeline.selection import PageSelection, page_ranges, parse_pages
+from pipeline.stages.encode import encode, read_text, require_text, together
 from pipeline.stages.parse import Validate, parse_failed, parse_json, parse_text
 from pipeline.stages.plan import plan
 from pipeline.stages.rasterize import rasterize
@@ -60,6 +61,7 @@ class Planner:
         pages = recipe.job.input.pages
         self._selection: PageSelection | None = None if pages is None else parse_pages(pages)
         self._max_pages = recipe.job.input.max_pages
+        self._http_bytes = recipe.job.input.http_bytes
 
     def plan(self, documents: Iterable[Document]) -> Iterator[Plan]:
         """Plan documents one by one."""
@@ -67,7 +69,13 @@ class Planner:
             key = f"{document.uri}\n{document.size}\n{document.modified}"
             try:
                 with self._watch.item("plan", key, document.uri, self._opening_s):
-                    planned = plan(document, self._renderer, self._selection, self._max_pages)
+                    planned = plan(
+                        document,
+                        self._renderer,
+                        self._selection,
+                        self._max_pages,
+                        self._http_bytes,
+                    )
             except ItemError as error:
                 planned = Plan(document, None, None, failure=_failure(StageName.DISCOVER, error))
             yield planned
@@ -85,18 +93,26 @@ class Drawer:
         self._renderer = _renderer(recipe)
         self._drawing_s = longest_s(recipe.job.render)
         self._encoder = recipe.encoder
+        self._shows_images = recipe.shows_images
+        self._by_document = recipe.job.unit == "document"
+        self._http_bytes = recipe.job.input.http_bytes
 
     def draw(self, shard: Shard) -> Iterator[Sample | Failed]:
-        """Yield exactly one sample, or its failure, a planned page."""
+        """Yield samples, or failures of pages: every planned page is in exactly one of them."""
         for window in shard.windows:
-            yield from self._window(window)
+            drawn: Iterable[Sample | Failed] = self._pages(window)
+            if self._by_document:
+                drawn = _as_one(list(drawn))
+            yield from drawn if self._shows_images else map(_with_text, drawn)
 
-    def _window(self, window: Window) -> Iterator[Sample | Failed]:
+    def _pages(self, window: Window) -> Iterator[Sample | Failed]:
+        """Draw and encode page by page, so that a page that fails costs itself only."""
+
         def around(number: int | None) -> AbstractContextManager[None]:
             key, label = named(window, () if number is None else (number,))
             return self._watch.item("rasterize", key, label, self._drawing_s)
 
-        pages = rasterize(window, self._renderer, around)
+        pages = rasterize(window, self._renderer, around, self._http_bytes)
         for number in window.page_numbers:
             sample_id = SampleId(
                 window.document_id, window.uri, window.n_pages, (number,), window.source
@@ -109,7 +125,7 @@ class Drawer:
                 continue
             try:
                 with self._watch.item("encode", *named(window, (number,))):
-                    sample = encode(sample_id, (page,), self._encoder)
+                    sample = self._encode(sample_id, page)
             except ItemError as error:
                 yield Failed(sample_id, _failure(StageName.ENCODE, error))
                 continue
@@ -118,6 +134,11 @@ class Drawer:
                 rasterize_s=drawn - started,
                 encode_s=time.perf_counter() - drawn,
             )
+
+    def _encode(self, sample_id: SampleId, page: Page) -> Sample:
+        if self._shows_images:
+            return encode(sample_id, (page,), self._encoder)
+        return read_text(sample_id, (page,))
 
     def close(self) -> None:
         """End the renderer's child."""
@@ -203,15 +224,34 @@ class Committer:
         return sample_id.page_numbers[-1] == last
 
 
+def _as_one(drawn: Sequence[Sample | Failed]) -> list[Sample | Failed]:
+    """Put the pages of a window into one sample; those that failed stay by themselves."""
+    good = [one for one in drawn if isinstance(one, Sample)]
+    failed = [one for one in drawn if isinstance(one, Failed)]
+    return [*failed, *([together(good)] if good else [])]
+
+
+def _with_text(drawn: Sample | Failed) -> Sample | Failed:
+    """Fail a sample that would show the model nothing."""
+    if isinstance(drawn, Sample):
+        try:
+            require_text(drawn)
+        except ItemError as error:
+            return Failed(drawn.id, _failure(StageName.ENCODE, error))
+    return drawn
+
+
 def _failure(stage: StageName, error: ItemError) -> Failure:
     return Failure(stage, error.kind, error.message, error.attempt)
 
 
 def named(whose: Window | SampleId, pages: tuple[int, ...]) -> tuple[str, str]:
     """Return what tells pages (none: the document) from others, and what people call them."""
-    numbers = ",".join(map(str, pages))
-    key = f"{whose.document_id} {numbers}"
-    return key, f"page {numbers} of {whose.uri}" if pages else whose.uri
+    if not pages:
+        return f"{whose.document_id} ", whose.uri
+    numbers = page_ranges(pages)
+    label = f"{'page' if len(pages) == 1 else 'pages'} {numbers} of {whose.uri}"
+    return f"{whose.document_id} {numbers}", label
 
 
 def _judges(document: Mapping[str, Any], max_items: int | None) -> tuple[Validate, Validate | None]:

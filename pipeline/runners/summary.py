@@ -21,7 +21,8 @@ STAGES = ("rasterize", "encode", "generate", "parse", "write")
 class Summary:
     """Documents and pages are those of this run's input.
 
-    `pages` and `documents` count states; `documents_known` were planned by an earlier run and not
+    `pages` and `documents` count states; `looks` counts the samples of the whole table by how often
+    the model was shown them; `documents_known` were planned by an earlier run and not
     read to be planned again; `skipped` are pages that the selection leaves out or that
     were finished before; `seconds` are a stage's, summed over all workers, for the pages done now.
     """
@@ -31,6 +32,7 @@ class Summary:
     documents: Mapping[str, int]
     pages: Mapping[str, int]
     failures: Mapping[str, int]
+    looks: Mapping[str, int]
     done: Receipt
     documents_known: int = 0
     pages_reused: int = 0
@@ -59,6 +61,9 @@ class Summary:
         table.add_row("pages", _states(self.pages))
         if self.pages_reused:
             table.add_row("", f"{self.pages_reused:,} of them were finished by an earlier run")
+        if twice := self.looks.get("2"):
+            text = f"{twice:,} of {sum(self.looks.values()):,} samples, in doubt at first"
+            table.add_row("looked at twice", text)
         for kind, count in sorted(self.failures.items()):
             table.add_row(f"{count:,} x {kind}", REMEDIES[FailureKind(kind)])
         if self.files_ignored:

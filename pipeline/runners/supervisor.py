@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 import numpy as np
 
 from pipeline.errors import ItemError, RunError
-from pipeline.models.base import PageEncoder, Placement
+from pipeline.models.base import Placement
 from pipeline.records import (
     Answer,
     Failed,
@@ -32,13 +32,14 @@ from pipeline.records import (
     Sample,
     SampleId,
     StageName,
+    Word,
 )
 from pipeline.runners.model_link import ModelProcess
 from pipeline.runners.model_messages import Alive, Answered, Ask, Broken, Ready, Refused, Reply
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.steps import named
 from pipeline.runners.watch import UNWATCHED, Watching
-from pipeline.stages.encode import encode
+from pipeline.stages.encode import encode, read_text
 
 _LOOK_S = 0.5
 _STARTS = 3
@@ -76,7 +77,7 @@ class Supervisor:
         self._watch = watch
         self._start: Callable[[], ModelProcess] = lambda: ModelProcess(recipe.question, placement)
         self._limits = recipe.job.limits
-        self._blank = _blank(recipe.encoder)
+        self._blank = _blank(recipe)
         self._process: ModelProcess | None = None
         self._ready = False
         self._failed_starts = 0
@@ -245,7 +246,7 @@ class Supervisor:
             ticket = self._sent[min(self._sent)]
             key, label = ticket.name
             if len(self._sent) > 1:
-                key, label = "several", f"{len(self._sent)} pages, the longest {label},"
+                key, label = "several", f"{len(self._sent)} samples, the longest {label},"
             self._watch.tell(StageName.GENERATE, key, label, ticket.deaths + 1)
 
     def _send(self, ticket: _Ticket) -> None:
@@ -289,8 +290,12 @@ class Supervisor:
             ticket.future.set_result(Failed(ticket.sample.id, failure))
 
 
-def _blank(encoder: PageEncoder) -> Sample:
-    """A white page of A4: it proves that the model works."""
-    plan = encoder.plan_page(595, 842, True)
-    page = Page(1, np.full((plan.canvas_height, plan.canvas_width, 1), 255, np.uint8))
-    return encode(SampleId("0" * 64, "a blank page", 1, (1,)), [page], encoder)
+def _blank(recipe: Recipe) -> Sample:
+    """A white page of A4, or a word of text: it proves that the model works."""
+    plan = recipe.encoder.plan_page(595, 842, True)
+    image = np.full((plan.canvas_height, plan.canvas_width, 1), 255, np.uint8)
+    page = Page(1, image, (Word("blank", 0, 0, 1, 1),))
+    sample_id = SampleId("0" * 64, "a blank page", 1, (1,))
+    if not recipe.shows_images:
+        return read_text(sample_id, (page,))
+    return encode(sample_id, (page,), recipe.encoder)

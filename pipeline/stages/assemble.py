@@ -212,6 +212,7 @@ def assemble(
             pages=count_values(layout, pages, "state"),
             documents=count_values(layout, documents, "state"),
             failures=count_values(layout, documents, "failure_kind"),
+            looks=count_values(layout, pages, "looks"),
         ),
         finished_at=datetime.now(UTC),
         folded={one.name: one.written_at.isoformat() for one in found.commits},

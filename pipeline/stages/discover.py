@@ -24,8 +24,9 @@ from pyarrow.fs import FileType
 from pipeline.credentials import NO_CREDENTIALS, holds_credentials
 from pipeline.errors import InputError, one_line
 from pipeline.job import Input
+from pipeline.lake.http import is_http
 from pipeline.lake.listing import Entry, LocalTree, Tree, expand, is_glob, locate, walk
-from pipeline.lake.source import filesystem
+from pipeline.lake.source import NO_HTTP, filesystem
 from pipeline.records import Document, MediaType
 
 MEDIA_TYPES: Mapping[str, MediaType] = {
@@ -65,9 +66,10 @@ class Discovery(Iterator[Document]):
     def __init__(self, input: Input) -> None:
         self.ignored = 0
         self._seen: set[bytes] = set()
+        self._http = input.http
         listings = [self._listing(path) for path in input.paths]
         if input.manifest is not None:
-            listings.append(_manifest_documents(input.manifest, input.uri_column))
+            listings.append(_manifest_documents(input.manifest, input.uri_column, input.http))
         self._documents = chain.from_iterable(listings)
 
     def __next__(self) -> Document:
@@ -86,6 +88,10 @@ class Discovery(Iterator[Document]):
 
     def _listing(self, path: str) -> Iterator[Document]:
         """Check now that the path is there; list it when asked."""
+        if is_http(path):
+            if not self._http:
+                raise InputError(f"input {path!r}: {NO_HTTP}")
+            return iter([_at_address(path)])
         try:
             tree, place = locate(path, LocalTree(), str(Path.cwd()))
             entry = tree.entry(place)
@@ -119,11 +125,17 @@ def _document(tree: Tree, entry: Entry, source: Mapping[str, str] | None = None)
     return Document(tree.uri(entry.path), entry.size, entry.modified, media_type, source or {})
 
 
+def _at_address(uri: str, source: Mapping[str, str] | None = None) -> Document:
+    """A web address, of which nothing is known: nobody asks there before it is planned."""
+    media_type = MEDIA_TYPES.get(_suffix(uri.partition("?")[0]), MediaType.PDF)
+    return Document(uri, -1, "", media_type, source or {})
+
+
 def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1].lower()
 
 
-def _manifest_documents(manifest: str, uri_column: str) -> Iterator[Document]:
+def _manifest_documents(manifest: str, uri_column: str, http: bool) -> Iterator[Document]:
     """Check the manifest's header now; read its rows when asked."""
     try:
         tree, place = locate(manifest, LocalTree(), str(Path.cwd()))
@@ -143,16 +155,18 @@ def _manifest_documents(manifest: str, uri_column: str) -> Iterator[Document]:
             f"manifest {manifest!r} has no column {uri_column!r}; "
             f"set input.uri_column to one of {known}"
         )
-    rows = _with_uri(rows, uri_column, manifest)
+    rows = _with_uri(rows, uri_column, manifest, http)
     return _row_documents(rows, uri_column, tree, posixpath.dirname(place))
 
 
-def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str) -> Iterator[_Row]:
+def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str, http: bool) -> Iterator[_Row]:
     for number, row in enumerate(rows, 1):
         if uri_column not in row:
             raise InputError(f"manifest {manifest!r}: row {number} has no {uri_column}; fill it in")
         if holds_credentials(row[uri_column]):
             raise InputError(f"manifest {manifest!r}: row {number}: {NO_CREDENTIALS}")
+        if is_http(row[uri_column]) and not http:
+            raise InputError(f"manifest {manifest!r}: row {number}: {NO_HTTP}")
         yield row
 
 
@@ -162,6 +176,8 @@ def _row_documents(
     def look_up(row: _Row) -> Document:
         name = row[uri_column]
         source = {column: value for column, value in row.items() if column != uri_column}
+        if is_http(name):
+            return _at_address(name, source)
         try:
             home, place = locate(name, tree, folder)
             return _document(home, home.entry(place), source)

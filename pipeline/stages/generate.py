@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from pipeline.engine import second_look
 from pipeline.engine.engine import Engine
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
+from pipeline.engine.second_look import Doubt
 from pipeline.errors import ItemError
 from pipeline.models.chat import TEXT_SLOT
 from pipeline.printed import printed_text
@@ -22,7 +24,6 @@ from pipeline.records import (
     StageName,
     Tiles,
 )
-from pipeline.tiles import Together
 
 _TOKEN_LIKE = re.compile(r"([<\[])(?=[^\s<>\[\]]{1,60}[>\]])")
 
@@ -37,18 +38,28 @@ class Grammars:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubts:
+    """`whole` and `part` judge first answers to what `Grammars` of the name are for."""
+
+    whole: Doubt
+    part: Doubt
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What every sample of a run is asked.
 
     `prompts[n - 1]` is the prompt of a sample of n pages, in which `TEXT_SLOT` stands for what
     their text layers print. Its images are `examples`, then the sample's own. `grammars` is None
-    for unconstrained text.
+    for unconstrained text, `doubts` if all is looked at once.
     """
 
     prompts: Sequence[str]
     max_new_tokens: int
     grammars: Grammars | None = None
     examples: Tiles = ()
+    examples_key: str = ""
+    doubts: Doubts | None = None
 
 
 def generate(samples: Sequence[Sample | Failed], engine: Engine, ask: Ask) -> list[Answer | Failed]:
@@ -70,8 +81,13 @@ def submit(sample: Sample, engine: Engine, ask: Ask) -> Future[Generation]:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
     text = printed_text(sample.words)
     prompt = filled(ask.prompts[len(sample.id.page_numbers) - 1], text)
-    tiles = Together(ask.examples, sample.tiles) if ask.examples else sample.tiles
-    return engine.submit(Request(prompt, tiles, ask.max_new_tokens, grammar, text))
+    request = Request(
+        prompt, sample.tiles, ask.max_new_tokens, grammar, text, ask.examples, ask.examples_key
+    )
+    if ask.doubts is None:
+        return engine.submit(request)
+    doubt = ask.doubts.whole if sample.id.whole else ask.doubts.part
+    return second_look.submit(engine, request, doubt)
 
 
 def filled(prompt: str, text: str) -> str:

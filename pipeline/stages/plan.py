@@ -6,7 +6,8 @@ The plan is the independent count that the finished tables are checked against (
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.errors import ItemError
@@ -22,16 +23,21 @@ _BLOCK = 1 << 20
 
 
 def plan(
-    document: Document, renderer: Renderer, selection: PageSelection | None, max_pages: int
+    document: Document,
+    renderer: Renderer,
+    selection: PageSelection | None,
+    max_pages: int,
+    http_bytes: int = 0,
 ) -> Plan:
     """Hash one document, count its pages in the renderer's child, and select pages.
 
+    `http_bytes` is the most to fetch from a web address, 0 for none.
     Never raises for the document's own faults: they are the plan's `failure`.
     """
     document_id: str | None = None
     try:
         check_unchanged(document.uri, document.size, document.modified)
-        found = content(document.uri)
+        found = content(document.uri, http_bytes)
         document_id = _sha256(found)
         n_pages = renderer.open(found).n_pages
     except ItemError as error:
@@ -78,11 +84,15 @@ def _sha256(found: Path | bytes) -> str:
     return digest.hexdigest()
 
 
-def shards(work: Iterable[tuple[Plan, tuple[int, ...]]]) -> Iterator[Shard]:
+def shards(
+    work: Iterable[tuple[Plan, tuple[int, ...]]], pages_per_sample: int | None = None
+) -> Iterator[Shard]:
     """Cut plans into windows, and pack windows into shards of at most `PAGES_PER_SHARD` pages.
 
     Each plan comes with those of its pages that are still to do. The packing depends on nothing
-    but their order, so the same work gives the same shards.
+    but their order, so the same work gives the same shards. With `pages_per_sample` a window is
+    what one sample is made of: a plan's pages are counted off by so many, whatever of them is
+    still to do. A window with more pages than a shard may have is a shard by itself.
     """
     windows: list[Window] = []
     room = PAGES_PER_SHARD
@@ -90,6 +100,12 @@ def shards(work: Iterable[tuple[Plan, tuple[int, ...]]]) -> Iterator[Shard]:
         if item.failure is not None or item.document_id is None or item.n_pages is None:
             continue
         while todo:
+            taken = min(room, len(todo))
+            if pages_per_sample is not None:
+                taken = _of_first_sample(item.page_numbers, todo, pages_per_sample)
+            if taken > room and windows:
+                yield Shard(tuple(windows))
+                windows, room = [], PAGES_PER_SHARD
             windows.append(
                 Window(
                     document_id=item.document_id,
@@ -97,14 +113,20 @@ def shards(work: Iterable[tuple[Plan, tuple[int, ...]]]) -> Iterator[Shard]:
                     size=item.document.size,
                     modified=item.document.modified,
                     n_pages=item.n_pages,
-                    page_numbers=todo[:room],
+                    page_numbers=todo[:taken],
                     source=item.document.source,
                 )
             )
-            taken = len(windows[-1].page_numbers)
             todo, room = todo[taken:], room - taken
-            if room == 0:
+            if room <= 0:
                 yield Shard(tuple(windows))
                 windows, room = [], PAGES_PER_SHARD
     if windows:
         yield Shard(tuple(windows))
+
+
+def _of_first_sample(planned: Sequence[int], todo: Sequence[int], pages_per_sample: int) -> int:
+    """Return how many pages to do belong to the first one's sample. Both are ascending."""
+    sample = bisect_left(planned, todo[0]) // pages_per_sample
+    behind = planned[(sample + 1) * pages_per_sample :][:1]
+    return bisect_left(todo, behind[0]) if behind else len(todo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,9 +30,10 @@ def write_pages(
 ) -> Commit:
     """Write rows of pages as one file, then commit it: the rows appear together or not at all.
 
-    The file is named by the run and its rows' keys, so a task that is tried again writes over
-    itself. `sources` has the source columns of each result's document. A record that the table
-    cannot hold exactly makes its row a `schema_violation`.
+    The file is named by the run and its rows' pages, so a task that is tried again writes over
+    itself, though they may be in other rows this time. `sources` has the source columns of each
+    result's document. A record that the table cannot hold exactly makes its row a
+    `schema_violation`.
     """
     if not results:
         raise ValueError("there are no rows to write")
@@ -50,8 +51,8 @@ def write_pages(
         name=name,
         file=file,
         n_rows=len(rows),
-        states=dict(Counter(row.state.value for row in rows)),
-        failures=dict(Counter(row.failure.kind.value for row in rows if row.failure is not None)),
+        states=_pages_by((row.state.value, row) for row in rows),
+        failures=_pages_by((row.failure.kind.value, row) for row in rows if row.failure),
         written_at=written_at,
     )
     ledger.commit(commit)
@@ -69,6 +70,13 @@ def _storable(result: PageResult, convert: Callable[[Any], Any]) -> PageResult:
     return result
 
 
+def _pages_by(named: Iterable[tuple[str, PageResult]]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for name, row in named:
+        counts[name] += len(row.id.page_numbers)
+    return dict(counts)
+
+
 def _hash(rows: Sequence[PageResult]) -> str:
-    keys = sorted(page_key(row.id.document_id, row.id.page_numbers) for row in rows)
+    keys = sorted(page_key(row.id.document_id, n) for row in rows for n in row.id.page_numbers)
     return hashlib.blake2b(b"".join(keys), digest_size=16).hexdigest()

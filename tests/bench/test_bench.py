@@ -171,6 +171,12 @@ def test_bad_options_are_told_in_one_line(arguments: tuple[str, ...], message: s
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_model_whose_costs_are_unknown_is_refused_before_it_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "smolvlm"}')
+    with pytest.raises(CheckpointError, match=r"is a 'smolvlm' model; bench knows .* idefics2$"):
+        bench(Options(model=str(tmp_path)), lambda _: None)
+
+
 def test_a_model_that_is_not_there_is_a_users_error() -> None:
     with pytest.raises(CheckpointError, match="no checkpoint at 'nothing'"):
         bench(Options(model="nothing"), lambda _: None)

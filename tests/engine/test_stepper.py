@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import torch
@@ -241,6 +243,8 @@ def test_a_request_too_long_for_memory_takes_no_room_from_those_that_wait(
     nano: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.engine.running.free_bytes", lambda _: 60_000_000)
+    endless = replace(nano.model.decoder.shape, context=None)
+    monkeypatch.setattr(nano.model.decoder, "shape", endless)
     engine = Engine(nano.model, Limits(batch=2, linger_s=1.0))
     requests = [nano.request([0]), nano.request([1], 100_000), nano.request([2], 40)]
     futures = [engine.submit(one) for one in requests]
@@ -248,6 +252,23 @@ def test_a_request_too_long_for_memory_takes_no_room_from_those_that_wait(
     engine.close()
     assert found[:2] == [nano.expected[0], "out_of_memory"]
     assert found[2].startswith(nano.expected[2][:20])
+
+
+def test_a_request_too_long_beside_others_waits_until_they_have_left(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = 1500
+    room = 2.5 * long * nano.model.decoder.shape.bytes_a_token  # for two such slots, not for four
+    monkeypatch.setattr("pipeline.engine.running.free_bytes", lambda _: int(room))
+    with Engine(nano.model, Limits(batch=4)) as engine:
+        futures = [engine.submit(nano.request([i])) for i in range(6)]
+        while engine.plan is None or engine.progress < 5:
+            time.sleep(0.01)
+        assert engine.plan.slots == 4
+        futures += [engine.submit(nano.request([6], long)), engine.submit(nano.request([7]))]
+        found = [outcome(future) for future in futures]
+        assert engine.plan.slots < 4
+    assert found == nano.expected[:8]
 
 
 def test_scores_that_are_not_numbers_fail_their_row_and_leave_a_clean_slot(

@@ -19,11 +19,12 @@ import pytest
 from pipeline.errors import CheckpointError, RunError
 from pipeline.job import Job, Limits
 from pipeline.models.base import Placement
+from pipeline.printed import printed_text
 from pipeline.records import Answer, Failed, FailureKind, Sample, SampleId
 from pipeline.runners.notes import Notes
 from pipeline.runners.recipe import prepare
 from pipeline.runners.steps import named
-from pipeline.runners.supervisor import Supervisor
+from pipeline.runners.supervisor import Supervisor, _blank
 from pipeline.runners.watch import UNWATCHED, Watch, Watching
 
 GOOD, DEADLY, HANGING, BAD = "20a020", "ff0000", "00ff00", "0000ff"
@@ -90,6 +91,16 @@ def test_a_sample_that_kills_the_process_fails_and_all_others_are_answered(
     }
     (died,) = [o for o in outcomes if isinstance(o, Failed) and o.id.page_numbers == (12,)]
     assert died.failure.message == "the model's process died of SIGKILL"
+
+
+@pytest.mark.parametrize(("prompt", "images"), [("Read {page}", 1), ("Read {text}", 0)])
+def test_the_model_is_tried_with_what_the_job_shows_it(
+    tmp_path: Path, prompt: str, images: int
+) -> None:
+    job = {"input": {"paths": ["x"]}, "task": "ocr", "output": {"uri": str(tmp_path)}}
+    sample = _blank(prepare(Job.model_validate({**job, "prompt": prompt}), "run"))
+    assert len(sample.tiles) == images
+    assert printed_text(sample.words) == "blank"
 
 
 def test_a_sample_that_hangs_the_model_is_ended_by_its_deadline(supervise: Supervise) -> None:

@@ -18,14 +18,27 @@ from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.schema import load_schema
 
-_found = importlib.util.spec_from_file_location(
-    "tiny_checkpoints", Path(__file__).parents[1] / "models" / "conftest.py"
-)
-assert _found is not None
-assert _found.loader is not None
-_tiny = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(_tiny)
-make_checkpoint, one_thread = _tiny.make_checkpoint, _tiny.one_thread
+
+def _fixtures_of(folder: str) -> Any:
+    """What tests of models make their checkpoints with."""
+    path = Path(__file__).parents[1] / "models" / folder / "conftest.py"
+    found = importlib.util.spec_from_file_location(f"checkpoints_{folder}", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+make_checkpoint, one_thread = _fixtures_of(".").make_checkpoint, _fixtures_of(".").one_thread
+make_idefics = _fixtures_of("idefics").make_idefics
+
+
+@pytest.fixture
+def make_idefics3(tmp_path: Path) -> Callable[[], Path]:
+    """`make_idefics3()` -> a new folder."""
+    return lambda: Path(_fixtures_of("idefics3").save("idefics3", tmp_path / "idefics3"))
+
 
 SCHEMA = {
     "$id": "slip.v1",

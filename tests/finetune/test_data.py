@@ -26,8 +26,12 @@ def lines(folder: Path, *rows: Any) -> str:
 
 def output(folder: Path, *rows: dict[str, Any]) -> str:
     schema = pa.schema(
-        [("uri", pa.string()), ("state", pa.string()), ("record", RECORD)]
-        + [("record_json", pa.string())]
+        [
+            ("uri", pa.string()),
+            ("state", pa.string()),
+            ("record", RECORD),
+            ("record_json", pa.string()),
+        ]
     )
     (folder / "out" / "documents").mkdir(parents=True)
     table = pa.Table.from_pylist(list(rows), schema=schema)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from pipeline.errors import JobError
 from pipeline.finetune.freezing import adapt, freeze, remember_less
@@ -88,18 +87,12 @@ def test_lora_trains_its_adapters_alone(make_job: MakeJob, make_teacher: MakeTea
 def test_qlora_trains_adapters_beside_weights_of_four_bits(
     make_job: MakeJob, make_teacher: MakeTeacher
 ) -> None:
-    job = make_job(lora={"rank": 2, "targets": ["q_proj"]}, freeze={"vision": False})
-    _, model = make_teacher(job)
-    model.weights = AutoModelForImageTextToText.from_pretrained(
-        job.model.name,
-        dtype=torch.float32,
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            llm_int8_skip_modules=["lm_head", "connector"],
-        ),
+    job = make_job(
+        model={"name": make_job().model.name, "quantization": "nf4"},
+        lora={"rank": 2, "targets": ["q_proj"]},
+        freeze={"vision": False},
     )
+    _, model = make_teacher(job)
     learner = Learner(model, adapt(job, model))
     frozen = {n: p for n, p in learner.named_parameters() if p.dtype == torch.uint8}
     assert any("q_proj" in name for name in frozen)

@@ -47,7 +47,7 @@ def test_what_is_learned_is_read_back_by_a_run(
     make_job: MakeJob, slips: Path, tmp_path: Path, rows: Callable[..., Any]
 ) -> None:
     data = {"train": str(slips / "rows.jsonl"), "eval": str(slips / "rows.jsonl")}
-    assert train(make_job(method="full", steps=42, batch=8, learning_rate=3e-3, data=data))
+    assert train(make_job(method="full", steps=60, batch=8, learning_rate=3e-3, data=data))
     truth = {
         str(slips / row["uri"]): row["answer"]
         for row in map(loads, (slips / "rows.jsonl").read_text().splitlines())
@@ -116,7 +116,21 @@ def test_an_adapter_answers_as_the_weights_it_is_merged_into(
     assert adapted == answers(name=str(tmp_path / "out" / "model")) != answers(name=str(base))
     traits = json.loads((tmp_path / "out" / "model" / "pagelake.json").read_text())
     assert traits == {"schemas": ["slip.v1"]}  # the base's may be forgotten
-    assert f"adapter: THIS_FOLDER" in (tmp_path / "out" / "adapter" / "README.md").read_text()
+    assert "adapter: THIS_FOLDER" in (tmp_path / "out" / "adapter" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("family", ["make_idefics", "make_idefics3"])
+def test_every_family_learns(
+    make_job: MakeJob, request: pytest.FixtureRequest, slips: Path, tmp_path: Path, family: str
+) -> None:
+    name = str(request.getfixturevalue(family)())
+    data = {"train": str(slips / "rows.jsonl"), "eval_share": 0.25}
+    settings = {"model": {"name": name}, "data": data, "unit": "document", "max_new_tokens": 4}
+    assert train(make_job(method="full", steps=3, learning_rate=3e-3, **settings))
+    lines = (tmp_path / "out" / "curve.jsonl").read_text().splitlines()
+    first, *_, last, measured = map(json.loads, lines)
+    assert last["loss"] < first["loss"]
+    assert measured["record"] == 0
 
 
 def test_a_package_that_is_missing_is_named(

@@ -87,7 +87,7 @@ def test_of_several_turns_the_assistants_are_learned(
 
     (lesson,), model = teach(make_job(learn_user_turns=True), [row])
     rest = lesson.ids[lesson.labels == IGNORED]  # nothing comes before the first
-    named = {"U", "<image>", "<fake_token_around_image>"}
+    named = {"<s>", "<image>", "<fake_token_around_image>"}
     assert set(model.processor.tokenizer.convert_ids_to_tokens(rest.tolist())) == named
 
 

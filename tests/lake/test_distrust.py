@@ -35,7 +35,7 @@ MANIFEST: dict[str, Any] = {
     "pages": ["pages/a.parquet"],
     "documents": ["documents/a.parquet"],
     "plans": ["_pagelake/runs/r1/plans.parquet"],
-    "counts": {"pages": {}, "documents": {}, "failures": {}},
+    "counts": {"pages": {}, "documents": {}, "failures": {}, "looks": {}},
     "finished_at": "2024-05-06T07:08:09+00:00",
     "folded": {},
 }

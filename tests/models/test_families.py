@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
-from pipeline.models import families, weights
+from pipeline.models import adapters, families
 from pipeline.models.base import Checkpoint, Placement
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.fake import FakeFamily
@@ -200,10 +203,22 @@ def test_the_prompt_is_the_chat_template_around_images_and_instructions(
     checkpoint = found(checkpoint_folder)
     rendered = prompt(checkpoint, 2, "receipt.v1")
     assert caplog.messages == []
-    # The tokenizer adds <s> by itself, and a template's own would be a second one.
-    assert rendered == "User:Read this.<image><image><end_of_utterance>\nAssistant:"
+    assert rendered == "<s>User:Read this.<image><image><end_of_utterance>\nAssistant:"
     assert prompt(found("nano"), 1, "receipt.v1") == "<image><receipt>"
     assert prompt(found("nano"), 1, "text.v1") == "<image><ocr>"
+
+
+def test_a_prompt_begins_once_whoever_begins_it(folder: Path) -> None:
+    """This template begins the sequence; a tokenizer may do so too (Llama's), or not (SmolLM's)."""
+    file = folder / "tokenizer.json"
+    for adds in (False, True):
+        if adds:
+            stored = Tokenizer.from_file(str(file))
+            stored.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+            stored.save(str(file))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(prompt(found(folder), 1, ""))["input_ids"]
+        assert (ids[0], ids.count(tokenizer.bos_token_id)) == (tokenizer.bos_token_id, 1)
 
 
 def test_a_checkpoint_without_a_chat_template_is_refused(folder: Path) -> None:
@@ -244,7 +259,8 @@ def test_weights_of_another_shape_are_one_line(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["intermediate_size"] = 80
     (folder / "config.json").write_text(json.dumps(config))
-    assert "does not load" in complaint(lambda: load(folder))
+    message = complaint(lambda: load(folder))
+    assert "9 of its weights are of other shapes than its config.json says, such as" in message
 
 
 def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
@@ -289,7 +305,7 @@ def test_a_missing_adapter_is_one_line(folder: Path, tmp_path: Path) -> None:
 def test_an_adapter_needs_peft(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "find_spec", lambda _: None)
+    monkeypatch.setattr(adapters, "find_spec", lambda _: None)
     for adapter in (str(tmp_path), "owner/adapter"):
         assert complaint(lambda adapter=adapter: load(folder, adapter=adapter)) == (
             "model.adapter: needs the peft package; pip install pagelake[adapters]"
@@ -299,7 +315,7 @@ def test_an_adapter_needs_peft(
 def test_an_adapter_that_does_not_load_is_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "find_spec", lambda _: object())
+    monkeypatch.setattr(adapters, "find_spec", lambda _: object())
     (tmp_path / "adapter_config.json").write_text("{")
     (tmp_path / "adapter_model.bin").write_text("")
     assert "has no adapter_model.safetensors" in complaint(

@@ -123,6 +123,7 @@ def test_rows_that_cannot_be_written_are_no_pages_fault(
 def test_workers_that_hold_no_model_load_no_torch() -> None:
     code = (
         "import sys, pipeline.runners.ray_steps, pipeline.models.idefics2.encoder\n"
+        "import pipeline.models.idefics3\n"
         "print(*sys.modules)"
     )
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()

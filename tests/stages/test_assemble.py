@@ -300,6 +300,21 @@ def test_a_page_done_again_replaces_the_failed_one(lake):
     assert lake.query("select count(*) from pages") == [(2,)]
 
 
+def test_pages_done_again_in_other_company_replace_what_was(lake):
+    whole = bad("d", 3, 1)
+    lake.write([replace(whole, id=replace(whole.id, page_numbers=(1, 2, 3)))])
+    assert lake.assemble([plan("d", 3)]).pages == {"ok": 0, "truncated": 0, "failed": 3}
+    part = ok("d", 3, 1, {"total": 1})
+    lake.write([replace(part, id=replace(part.id, page_numbers=(1, 3))), bad("d", 3, 2)], run="r2")
+    made = lake.assemble([plan("d", 3)], run="r2")
+    assert made.documents == {"partial": 1}
+    assert made.pages == {"ok": 2, "truncated": 0, "failed": 1}
+    assert lake.query("select page_numbers, run_id from pages order by all") == [
+        ([1, 3], "r2"),
+        ([2], "r2"),
+    ]
+
+
 def test_pages_of_an_earlier_selection_are_left_out(lake):
     lake.write([ok("d", 3, number, {"total": number}) for number in (1, 2, 3)])
     lake.assemble([plan("d", 3)])
@@ -356,7 +371,7 @@ class TestConservation:
     def test_a_page_in_two_rows_is_named(self, lake):
         page = ok("d", 2, 1, {"total": 1})
         both = replace(page, id=replace(page.id, page_numbers=(1, 2)))
-        lake.write([page, both])
+        lake.write([both, page])  # each is the newest of a page
         self.expect(lake, [plan("d", 2)], r"1 pages are in more than one row: /in/d.pdf page 1")
 
     @pytest.mark.parametrize("stray", [ok("d", 2, 2, {"total": 1}), ok("x", 1, 1, {"total": 1})])

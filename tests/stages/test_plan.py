@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import fpdf
@@ -231,11 +232,43 @@ def test_shards_cover_the_plan_exactly_and_in_order(
 def test_a_long_document_spans_shards_and_short_ones_share_one() -> None:
     plans = [made_plan(0, tuple(range(1, 36))), made_plan(1, (2,)), made_plan(2, (1, 2))]
     found = list(shards((item, item.page_numbers) for item in plans))
-    assert [[len(w.page_numbers) for w in shard.windows] for shard in found] == [
-        [16],
-        [16],
-        [3, 1, 2],
+    assert sizes(found) == [[16], [16], [3, 1, 2]]
+
+
+def sizes(found: list[Shard]) -> list[list[int]]:
+    return [[len(window.page_numbers) for window in shard.windows] for shard in found]
+
+
+@settings(max_examples=60, deadline=None)
+@given(PLANS, st.sets(st.tuples(st.integers(0, 9), st.integers(1, 60))), st.integers(1, 20))
+def test_a_window_is_what_is_to_do_of_one_sample(
+    drawn_plans: list[tuple[set[int], int]], done: set[tuple[int, int]], pages_per_sample: int
+) -> None:
+    plans = [made_plan(index, tuple(sorted(pages))) for index, (pages, _) in enumerate(drawn_plans)]
+    expected = []
+    for index, item in enumerate(plans):
+        samples: dict[int, list[int]] = {}
+        for place, number in enumerate(item.page_numbers):
+            if (index, number) not in done:
+                samples.setdefault(place // pages_per_sample, []).append(number)
+        expected += [(item.document_id, tuple(pages)) for pages in samples.values()]
+    todo = [
+        tuple(number for number in item.page_numbers if (index, number) not in done)
+        for index, item in enumerate(plans)
     ]
+    found = list(shards(zip(plans, todo, strict=True), pages_per_sample))
+    windows = [window for shard in found for window in shard.windows]
+    assert [(window.document_id, window.page_numbers) for window in windows] == expected
+    assert all(shard.n_pages <= PAGES_PER_SHARD or len(shard.windows) == 1 for shard in found)
+    for shard, behind in pairwise(found):
+        assert shard.n_pages + len(behind.windows[0].page_numbers) > PAGES_PER_SHARD
+
+
+def test_a_sample_larger_than_a_shard_is_one_by_itself() -> None:
+    plans = [made_plan(0, (1, 2)), made_plan(1, tuple(range(1, 50))), made_plan(2, (1,))]
+    work = [(item, item.page_numbers) for item in plans]
+    assert sizes(list(shards(work, 20))) == [[2], [20], [20], [9, 1]]
+    assert sizes(list(shards(work, 8))) == [[2, 8], [8, 8], [8, 8], [8, 1, 1]]
 
 
 def test_nothing_to_do_makes_no_shard() -> None:

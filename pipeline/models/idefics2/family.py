@@ -5,13 +5,15 @@ Laurençon et al., "What matters when building vision-language models?", arXiv:2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipeline.conversation import Conversation
 from pipeline.errors import CheckpointError
 from pipeline.job import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.chat import render
 from pipeline.models.idefics2.encoder import Idefics2Encoder
-from pipeline.models.processors import load_processor
+from pipeline.models.processors import load_config, shared_processor
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].capitalize() }}"
@@ -29,7 +31,7 @@ class Idefics2Family:
 
     def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics2Encoder:
         """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
-        images = load_processor(checkpoint).image_processor
+        images = shared_processor(checkpoint).image_processor
         asked = settings.image_splitting
         splitting = bool(images.do_image_splitting) if asked == "auto" else bool(asked)
         if splitting and checkpoint.canvas is not None:
@@ -37,12 +39,8 @@ class Idefics2Family:
                 f"model.image_splitting: '{checkpoint.name}' reads pages of one fixed size, whole; "
                 "set it to false"
             )
-        return Idefics2Encoder(
-            longest_edge=int(images.size["longest_edge"]),
-            shortest_edge=int(images.size["shortest_edge"]),
-            splitting=splitting,
-            canvas=checkpoint.canvas,
-        )
+        longest, shortest = _edges(checkpoint, settings, images.size)
+        return Idefics2Encoder(longest, shortest, splitting, checkpoint.canvas)
 
     def prompt(
         self,
@@ -53,7 +51,7 @@ class Idefics2Family:
     ) -> str:
         """Return the conversation as the checkpoint wants it, one `<image>` an image."""
         return render(
-            load_processor(checkpoint),
+            shared_processor(checkpoint),
             conversation,
             style=settings.chat_template,
             schema_id=schema_id,
@@ -67,3 +65,30 @@ class Idefics2Family:
         from pipeline.models.token_by_token import stepping
 
         return stepping(Idefics2Model(checkpoint, settings, placement), checkpoint.name)
+
+
+def _edges(
+    checkpoint: Checkpoint, settings: ModelSettings, trained: Mapping[str, int]
+) -> tuple[int, int]:
+    """Return the bounds of a tile's sides, in pixels: the checkpoint's, or the job's."""
+    longest = settings.longest_edge or int(trained["longest_edge"])
+    shortest = settings.shortest_edge or min(longest, int(trained["shortest_edge"]))
+    if settings.longest_edge is None and settings.shortest_edge is None:
+        return longest, shortest
+    key = "shortest_edge" if settings.longest_edge is None else "longest_edge"
+    if checkpoint.canvas is not None:
+        raise CheckpointError(
+            f"model.{key}: '{checkpoint.name}' reads pages of one fixed size; remove it"
+        )
+    vision = load_config(checkpoint).vision_config
+    if not vision.patch_size <= longest <= vision.image_size:
+        raise CheckpointError(
+            f"model.longest_edge: {longest} is not from {vision.patch_size} to "
+            f"{vision.image_size}, the sizes that '{checkpoint.name}' sees"
+        )
+    if not vision.patch_size <= shortest <= longest:
+        raise CheckpointError(
+            f"model.shortest_edge: {shortest} is not from {vision.patch_size} to the longest "
+            f"edge, {longest}"
+        )
+    return longest, shortest

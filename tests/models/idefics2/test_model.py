@@ -104,7 +104,7 @@ def stock_answers(
         max_new_tokens=tokens,
         eos_token_id=list(model.vocabulary.stop_ids),
         pad_token_id=tokenizer.pad_token_id,
-        bad_words_ids=[[i] for i in tokenizer.convert_tokens_to_ids(NEVER)],
+        bad_words_ids=[[i] for i in model.never],
     )
     answers = sequences[:, batch["input_ids"].shape[1] :]
     texts: list[str] = model.processor.batch_decode(answers, skip_special_tokens=True)
