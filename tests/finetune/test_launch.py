@@ -84,7 +84,13 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         assert not train(job("stopped"))
     assert not (tmp_path / "stopped" / "model").exists()
     with (tmp_path / "stopped" / "curve.jsonl").open("a") as curve_file:  # of a step that is lost
-        curve_file.write('{"kind": "step", "step": 4}\n')
+        curve_file.write('{"kind": "step", "step": 4}\n{"kind"')
+    # A checkpoint that was being written when its training died.
+    shutil.copytree(
+        tmp_path / "stopped" / "checkpoints" / "checkpoint-3",
+        tmp_path / "stopped" / "checkpoints" / "checkpoint-4",
+        ignore=shutil.ignore_patterns("trainer_state.json"),
+    )
     with pytest.raises(JobError, match="begun with another learning_rate"):
         train(job("stopped", learning_rate=1e-3))
     assert train(job("stopped"))
