@@ -79,7 +79,7 @@ class Loop(Trainer):  # type: ignore[misc]  # typed in part only
         if self.args.max_steps > 0:
             return int(self.args.max_steps)
         batches = math.ceil(self._lessons / self._job.batch)
-        mine = math.ceil(batches / self.args.world_size)
+        mine: int = math.ceil(batches / self.args.world_size)
         an_epoch = math.ceil(mine / self._job.accumulate)
         return math.ceil(self._job.epochs * an_epoch)
 
@@ -110,7 +110,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # typed in part only
     def __init__(
         self, job: FinetuneJob, curve: Curve, stopping: Stopping, measure: Measure
     ) -> None:
-        self._job, self._curve, self._lessons = job, curve, len(lessons)
+        self._job, self._curve = job, curve
         self._stopping, self._measure = stopping, measure
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

@@ -107,7 +107,7 @@ def test_an_adapter_answers_as_the_weights_it_is_merged_into(
     base = tmp_path / "base"
     shutil.copytree(whole_pages, base)
     (base / "pagelake.json").write_text('{"schemas": ["receipt.v1"]}')
-    settings = {"model": {"name": str(base)}, "steps": 2, "learning_rate": 0.03}
+    settings = {"model": {"name": str(base)}, "epochs": 1, "learning_rate": 0.03}
     for merge in (False, True):
         assert train(make_job(merge=merge, **settings))
 
