@@ -32,7 +32,8 @@ class Curve:
         """Cut off what was written after the checkpoint that the training goes on from."""
         if self._file.is_file():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            # The last one may be half written.
+            kept = [ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= step]
             self._file.write_text("".join(kept), encoding="utf-8")
 
     def step(self, step: int, steps: int, values: Mapping[str, float]) -> None:

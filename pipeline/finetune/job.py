@@ -74,7 +74,10 @@ class Resources(Section):
 
     gpus_per_worker: int = Field(default=0, ge=0, le=1, description="1 to train on a GPU.")
     cpus_per_worker: float | None = Field(
-        default=None, gt=0, description="CPU cores of a worker; all of the machine's if null."
+        default=None,
+        gt=0,
+        description="CPU cores of a worker; if null all of the machine's, or one "
+        "each of several workers.",
     )
     loaders: int = Field(
         default=0, ge=0, description="Processes that read drawn pages ahead of the model."

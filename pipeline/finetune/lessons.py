@@ -19,6 +19,7 @@ from pipeline.finetune.job import FinetuneJob
 from pipeline.finetune.phrasing import Phrasing
 from pipeline.finetune.samples import Drawn
 from pipeline.models.base import Checkpoint, Family
+from pipeline.models.context import context_of
 from pipeline.models.image_text import ImageTextModel
 from pipeline.prompting import conversation, template_of
 from pipeline.schema import Schema
@@ -92,6 +93,8 @@ class Teacher:
             for i, turn in enumerate(turns)
             if turn.role is Role.USER
         ]
+        if not (drawn.shapes or drawn.text.strip()):
+            raise InputError(f"{row.where}: has no text layer, and its prompt shows no image")
         text = self._widened(row, last, drawn)
         ids, offsets = self._tokens(text)
         labels = ids.copy() if self._job.learn_user_turns else np.full_like(ids, IGNORED)
@@ -103,6 +106,7 @@ class Teacher:
             labels[inside] = ids[inside]
         written = self._behind(ids, text, self._phrasing.answered(turns, answers[-1]))
         self._check(row, written, whole=drawn.whole)
+        self._check_room(row, len(ids) + len(written))
         ids, labels = np.concatenate([ids, written]), np.concatenate([labels, written])
         labels[np.isin(ids, self._of_images)] = IGNORED
         labels[0] = IGNORED  # nothing comes before it to tell it from
@@ -153,6 +157,14 @@ class Teacher:
             return both[len(ids) :]
         alone: Any = self._tokenizer(written, add_special_tokens=False)
         return np.array(alone["input_ids"], np.int64)
+
+    def _check_room(self, row: Row, tokens: int) -> None:
+        context = context_of(self._model.weights.config.get_text_config())
+        if context is not None and tokens > context:
+            raise InputError(
+                f"{row.where}: its {tokens:,} tokens do not fit the model's context of "
+                f"{context:,}; name fewer pages, or show smaller ones"
+            )
 
     def _check(self, row: Row, written: Numbers, *, whole: bool) -> None:
         odd = written[:-1][np.isin(written[:-1], self._special)]

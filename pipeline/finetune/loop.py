@@ -45,7 +45,7 @@ class Loop(Trainer):  # type: ignore[misc]  # typed in part only
         stopping: Stopping,
         measure: Measure,
     ) -> None:
-        self._job, self._curve = job, curve
+        self._job, self._curve, self._lessons = job, curve, len(lessons)
         super().__init__(
             model=learner,
             args=_arguments(job),
@@ -78,8 +78,9 @@ class Loop(Trainer):  # type: ignore[misc]  # typed in part only
         """Steps in all."""
         if self.args.max_steps > 0:
             return int(self.args.max_steps)
-        batches: int = len(self.get_train_dataloader())
-        an_epoch = math.ceil(batches / self._job.accumulate)
+        batches = math.ceil(self._lessons / self._job.batch)
+        mine: int = math.ceil(batches / self.args.world_size)
+        an_epoch = math.ceil(mine / self._job.accumulate)
         return math.ceil(self._job.epochs * an_epoch)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -84,7 +84,13 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         assert not train(job("stopped"))
     assert not (tmp_path / "stopped" / "model").exists()
     with (tmp_path / "stopped" / "curve.jsonl").open("a") as curve_file:  # of a step that is lost
-        curve_file.write('{"kind": "step", "step": 4}\n')
+        curve_file.write('{"kind": "step", "step": 4}\n{"kind"')
+    # A checkpoint that was being written when its training died.
+    shutil.copytree(
+        tmp_path / "stopped" / "checkpoints" / "checkpoint-3",
+        tmp_path / "stopped" / "checkpoints" / "checkpoint-4",
+        ignore=shutil.ignore_patterns("trainer_state.json"),
+    )
     with pytest.raises(JobError, match="begun with another learning_rate"):
         train(job("stopped", learning_rate=1e-3))
     assert train(job("stopped"))
@@ -101,7 +107,7 @@ def test_an_adapter_answers_as_the_weights_it_is_merged_into(
     base = tmp_path / "base"
     shutil.copytree(whole_pages, base)
     (base / "pagelake.json").write_text('{"schemas": ["receipt.v1"]}')
-    settings = {"model": {"name": str(base)}, "steps": 2, "learning_rate": 0.03}
+    settings = {"model": {"name": str(base)}, "epochs": 1, "learning_rate": 0.03}
     for merge in (False, True):
         assert train(make_job(merge=merge, **settings))
 

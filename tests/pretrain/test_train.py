@@ -17,12 +17,12 @@ import yaml
 from pipeline.errors import JobError, OutputError, RunError
 from pipeline.job import Model
 from pipeline.jobfile import load_job
+from pipeline.lake.folders import lock
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.pretrain import checkpoint
 from pipeline.pretrain.job import TrainJob
 from pipeline.pretrain.launch import train
-from pipeline.lake.folders import lock
 from pipeline.pretrain.train import Trainer
 from pipeline.prompting import conversation
 

@@ -80,7 +80,8 @@ class IdeficsModel(ImageTextModel):
         no token sees; so does a batch without any, because the stock model wants something."""
         width = self.weights.config.vision_config.embed_dim
         shape = features[0].shape if features else (1, width)
-        blank = ids.new_zeros(shape, dtype=self.weights.dtype)
+        dtype = features[0].dtype if features else self.weights.dtype
+        blank = ids.new_zeros(shape, dtype=dtype)
         most, remaining = max(1, *counts), iter(features)
         rows = [
             torch.stack([next(remaining) if i < count else blank for i in range(most)])
