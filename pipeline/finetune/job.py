@@ -12,8 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.configfile import Tree, checked, find, merged, parse_overrides, read
 from pipeline.errors import JobError
-from pipeline.job import TEXT_SCHEMA, Job, Location, Model, Render, SchemaRef, Section
+from pipeline.job import TEXT_SCHEMA, Job, Render
+from pipeline.model_settings import Model
 from pipeline.schema import is_path
+from pipeline.section import Location, SchemaRef, Section
 
 
 class Data(Section):
@@ -190,7 +192,7 @@ class FinetuneJob(Section):
         asked: dict[str, Any] = {"prompt": self.prompt, "question": self.question}
         if self.task == "ask":
             # Rows may have what the job leaves out.
-            asked["question"] = question or self.question or "?"
+            asked["question"] = question or self.question or (None if self.prompt else "?")
         elif question is not None:
             asked["prompt"] = question
         if "schema_" in self.model_fields_set:

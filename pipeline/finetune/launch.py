@@ -20,8 +20,8 @@ from pipeline.finetune.learner import Collator, Learner, Lessons
 from pipeline.finetune.lessons import Lesson, Teacher
 from pipeline.finetune.samples import Studio
 from pipeline.finetune.stopping import Stopping
-from pipeline.job import Model
 from pipeline.lake.folders import lock
+from pipeline.model_settings import Model
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.image_text import ImageTextModel

@@ -21,7 +21,7 @@ from pipeline.finetune.samples import Drawn
 from pipeline.models.base import Checkpoint, Family
 from pipeline.models.context import context_of
 from pipeline.models.image_text import ImageTextModel
-from pipeline.prompting import conversation, template_of
+from pipeline.prompting import Template, conversation, template_of
 from pipeline.schema import Schema
 from pipeline.stages.generate import filled
 
@@ -112,7 +112,7 @@ class Teacher:
         labels[0] = IGNORED  # nothing comes before it to tell it from
         return Lesson(ids, labels, drawn.file, last, answers[-1], drawn.whole)
 
-    def template(self, row: Row) -> str:
+    def template(self, row: Row) -> Template:
         """Return the instructions that the row's pages are put into."""
         question = row.exchanges[0].question
         job = self._job

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.conversation import Role, Slot, Turn
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Family
 from pipeline.models.chat import TEXT_SLOT
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.generation import LogitsProcessorList
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
 from pipeline.models.constrain import ConstrainedLogits
 from pipeline.models.context import answer_budget, context_of

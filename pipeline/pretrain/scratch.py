@@ -33,7 +33,7 @@ from pipeline.models.families import TRAITS_FILE
 from pipeline.pretrain.examples import RECEIPT_SCHEMA, TEXT_SCHEMA
 from pipeline.pretrain.job import Architecture
 from pipeline.pretrain.tokenizer import OCR, RECEIPT, build_tokenizer
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 
 READABLE = (RECEIPT_SCHEMA, TEXT_SCHEMA)
 """Schemas that the reader is trained to answer."""
@@ -63,7 +63,7 @@ def build_processor(shape: Architecture) -> Any:
 
 def prompts(processor: Any) -> dict[str, str]:
     """Return what the reader is asked, by schema id: a page's image and the task's token."""
-    shown = conversation("{page}", 1)
+    shown = conversation(parsed("{page}"), 1)
     return {
         schema_id: render(processor, shown, style="auto", schema_id=schema_id, name="", default="")
         for schema_id in READABLE

@@ -19,8 +19,9 @@ from pipeline.finetune import launch
 from pipeline.finetune.curve import Curve
 from pipeline.finetune.job import FinetuneJob
 from pipeline.finetune.launch import train
-from pipeline.job import Job, Model
+from pipeline.job import Job
 from pipeline.lake.exact_json import loads
+from pipeline.model_settings import Model
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.runners.run import Options, run

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Placement
 from pipeline.models.image_text import ImageTextModel
 from pipeline.tiles import Shapes
