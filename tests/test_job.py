@@ -248,6 +248,8 @@ def test_an_anchor_is_not_changed_through_its_alias(here: Path) -> None:
             "model: {image_splitting: 3}",
             "image_splitting: 3 is not one of auto, adaptive, true, false",
         ),
+        ("model: {split_below: 0.9}", "split_below: only image_splitting: adaptive looks at it"),
+        ("pages_per_sample: 4", "pages_per_sample: with unit page it is one; set unit: document"),
         ("model: nano", "model: 'nano' is not a section; write keys below it, such as name"),
         ("name: 5", "name: 5 is not text; quote it"),
         ("resources: {batch: 0}", "resources.batch: 0: input should be greater than or equal to 1"),
