@@ -4,8 +4,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check format bench proof-corpus proof-crashes proof-flat proof-fuzz proof-history \
-	proof-kill proof-memory proof-poison proof-reading proof-resume proof-share lock clean
+.PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
+	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
+	proof-share proof-workers lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,6 +18,22 @@ demo: .venv/ready
 	$(BIN)/pagelake run demo --fresh || test $$? -eq 3
 	@echo
 	$(BIN)/pagelake eval out/demo --truth jobs/demo/truth.jsonl --by kind
+
+TICKETS := out/finetune_demo/tickets
+READ_TICKETS := run demo --runner local --set schema=ticket.v1 --set generation.max_new_tokens=256 \
+	--input $(TICKETS)/test/documents --fresh
+
+# Teaches the bundled reader a schema that it never saw: how well does it read before and after?
+finetune-demo: .venv/ready
+	$(BIN)/python -m pipeline.synth.tickets $(TICKETS)
+	$(BIN)/pagelake $(READ_TICKETS) --output out/finetune_demo/before || test $$? -eq 3
+	$(BIN)/pagelake finetune finetune_demo
+	$(BIN)/pagelake $(READ_TICKETS) --output out/finetune_demo/after \
+		--set model.name=out/finetune_demo/tuned/model || test $$? -eq 3
+	@echo; echo Before:
+	$(BIN)/pagelake eval out/finetune_demo/before --truth $(TICKETS)/test/truth.jsonl
+	@echo; echo After:
+	$(BIN)/pagelake eval out/finetune_demo/after --truth $(TICKETS)/test/truth.jsonl --by kind
 
 test: .venv/ready
 	$(BIN)/python -m pytest
@@ -64,6 +81,9 @@ proof-crashes: .venv/ready
 
 proof-fuzz: .venv/ready
 	$(BIN)/python infra/proofs/fuzz.py
+
+proof-workers: .venv/ready
+	$(BIN)/python infra/proofs/workers.py
 
 proof-corpus: .venv/ready
 	$(BIN)/python infra/bench/corpus.py build/corpus

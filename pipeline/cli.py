@@ -172,13 +172,11 @@ def finetune(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
     ] = None,
 ) -> None:
-    """Train a reader, or go on from its last checkpoint."""
-    from pipeline.pretrain.job import load_train_job
-    from pipeline.pretrain.launch import train
+    """Train a model, or go on from its last checkpoint: fine-tune one, or nano from scratch."""
+    from pipeline.training import train
 
-    loaded = load_train_job(job, settings or (), output)
     with _interruptible():
-        finished = train(loaded)
+        finished = train(job, settings or (), output)
     if not finished:
         _complain("stopped; run the same command again to go on")
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.errors import RunError
-from pipeline.job import Model, Render
+from pipeline.job import Render
+from pipeline.model_settings import Model
 from pipeline.models.base import PagePlan
 from pipeline.models.devices import describe_device
 from pipeline.models.families import resolve

@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.credentials import NO_CREDENTIALS, holds_credentials
+from pipeline.model_settings import Model
+from pipeline.section import LONG_S, Location, SchemaRef, Section, listed
 from pipeline.selection import parse_pages
 
 TEXT_SCHEMA = "text.v1"
@@ -27,42 +20,14 @@ TEXT_SCHEMA = "text.v1"
 ANSWER_SCHEMA = "answer.v1"
 """The built-in schema of task `ask`."""
 
+_PAGES_PER_SAMPLE = 8
 _OWN_SCHEMAS = {"ocr": TEXT_SCHEMA, "ask": ANSWER_SCHEMA}
-
-
-def _without_credentials(uri: str) -> str:
-    if holds_credentials(uri):
-        raise ValueError(NO_CREDENTIALS)
-    return uri
-
-
-Location = Annotated[str, AfterValidator(_without_credentials)]
-"""A path or URI that may be shown and stored: it holds no credentials."""
-
-SchemaRef = Annotated[Location, Field(min_length=1)]
-"""A packaged name ("receipt.v1"), a path to a JSON Schema, or "module:Model" (pydantic)."""
-
-
-_LONG_S = 1e6
-"""The most seconds that a limit may have: what waits for them counts in numbers of fixed size."""
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class Section(BaseModel):
-    """A part of the job file: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
 
 
 class Input(Section):
     """What to read."""
 
-    paths: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
+    paths: Annotated[tuple[Location, ...], BeforeValidator(listed)] = Field(
         default=(),
         description="Files, folders, globs (** for any depth) or URIs (s3://, gs://, file://).",
     )
@@ -113,70 +78,10 @@ class Input(Section):
         return self
 
 
-class Model(Section):
-    """Which model answers."""
-
-    name: Location = Field(
-        default="nano",
-        min_length=1,
-        description="nano (bundled), a model id on the Hugging Face hub, or a local folder.",
-    )
-    revision: str | None = Field(
-        default=None, min_length=1, description="Branch, tag or commit of a hub model."
-    )
-    family: str = Field(
-        default="auto", description="The architecture; auto reads it from the checkpoint."
-    )
-    chat_template: Literal["auto", "default", "plain"] = Field(
-        default="auto",
-        description="auto takes the checkpoint's chat template, default that of its family, plain "
-        "none, as base models want it.",
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Type of the weights; auto takes what suits the device."
-    )
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        default="auto", description="The attention kernel."
-    )
-    quantization: Literal["none", "nf4", "int8"] = Field(
-        default="none",
-        description="Hold the weights in 4 bits (NF4, double quantization) or 8, by bitsandbytes.",
-    )
-    image_splitting: Literal["auto", "adaptive", True, False] = Field(
-        default="auto",
-        description="Show each page in parts and whole; auto follows the checkpoint, adaptive "
-        "shows the whole first, and the parts where the answer is uncertain or invalid.",
-    )
-    split_below: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="With adaptive splitting, an answer is uncertain if a token of it has a "
-        "probability below this.",
-    )
-    longest_edge: int | None = Field(
-        default=None,
-        ge=14,
-        description="The most pixels that a tile's longer side may have; the checkpoint's if null.",
-    )
-    shortest_edge: int | None = Field(
-        default=None,
-        ge=14,
-        description="The fewest pixels that a tile's shorter side may have; the checkpoint's if "
-        "null.",
-    )
-    adapter: Location | None = Field(
-        default=None, min_length=1, description="A LoRA adapter to load on top: hub id or folder."
-    )
-    trust_remote_code: bool = Field(
-        default=False, description="Run Python code that the checkpoint brings along."
-    )
-
-
 class Example(Section):
     """Pages and the answer that is right for them, shown to the model before each sample."""
 
-    pages: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
+    pages: Annotated[tuple[Location, ...], BeforeValidator(listed)] = Field(
         min_length=1, description="Files or URIs; all pages of each are shown."
     )
     answer: dict[str, Any] | str = Field(
@@ -207,12 +112,12 @@ class Render(Section):
         default="pdfium", description="The library that draws PDF pages."
     )
     cpu_s: float = Field(
-        default=10.0, gt=0, le=_LONG_S, description="CPU seconds that one try at a page may take."
+        default=10.0, gt=0, le=LONG_S, description="CPU seconds that one try at a page may take."
     )
     wall_s: float = Field(
         default=60.0,
         gt=0,
-        le=_LONG_S,
+        le=LONG_S,
         description="Seconds by the clock that one try at a page may take.",
     )
     memory_mb: int = Field(
@@ -258,7 +163,7 @@ class Limits(Section):
     item_s: float = Field(
         default=600.0,
         gt=0,
-        le=_LONG_S,
+        le=LONG_S,
         description="Seconds that one document or page may take in a stage, and the model for a "
         "step; the process that overruns them is ended. render has limits of its own.",
     )
@@ -301,7 +206,7 @@ class Job(Section):
         description="What the model sees in one prompt: a page, or pages of one document.",
     )
     pages_per_sample: int = Field(
-        default=8,
+        default=_PAGES_PER_SAMPLE,
         ge=1,
         le=256,
         description="With unit document, the most pages in one prompt; a longer one gets several.",
@@ -332,6 +237,14 @@ class Job(Section):
         own = _OWN_SCHEMAS.get(self.task)
         if own is not None and self.schema_ != own and "schema_" in self.model_fields_set:
             raise ValueError(f"task {self.task} has its own schema ({own}); leave schema out")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_are_of_use(self) -> Self:
+        if self.pages_per_sample != _PAGES_PER_SAMPLE and self.unit == "page":
+            raise ValueError("pages_per_sample: with unit page it is one; set unit: document")
+        if self.generation.max_items is not None and self.task == "ocr":
+            raise ValueError("generation.max_items: task ocr writes no lists; remove it")
         return self
 
     @model_validator(mode="after")

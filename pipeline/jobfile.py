@@ -53,7 +53,7 @@ def load_job(
     if output is not None:
         options["output"] = {"uri": output}
     file = read(path)
-    if "stages" in file:
+    if "stages" in file or "data" in file:
         raise JobError(f"{path}: this is a training job; run it with pagelake finetune")
     tree = {"name": path.stem} | _anchored(file, path.parent.absolute())
     tree = merged(tree, _anchored(merged(changes, options), Path.cwd()))

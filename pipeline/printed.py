@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pipeline.records import Word
+
+_TOKEN_LIKE = re.compile(r"([<\[])(?=[^\s<>\[\]]{1,60}[>\]])")
+
+
+def harmless(text: str) -> str:
+    """Part what looks like a special token, so that no page can put words in the model's mouth."""
+    return _TOKEN_LIKE.sub(r"\1 ", text)
 
 
 def printed_text(pages: Sequence[Sequence[Word]]) -> str:

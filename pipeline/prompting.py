@@ -29,26 +29,41 @@ class Shown:
     answer: str
 
 
-def template_of(job: Job, schema: Schema) -> str:
-    """Return the job's instructions, written from the schema if it has none."""
+Template = tuple[str | Slot, ...]
+"""Instructions as text, and places for one image (or all that are left) and for pages' text."""
+
+_SLOTS = {"{page}": Slot.IMAGE, "{text}": Slot.TEXT}
+
+
+def parsed(prompt: str) -> Template:
+    """Read a prompt of a job's, the only text in which slots have a meaning."""
+    return tuple(_SLOTS.get(piece, piece) for piece in _SLOT.split(prompt) if piece)
+
+
+def template_of(job: Job, schema: Schema) -> Template:
+    """Return the job's instructions, written from the schema if it has none.
+
+    A question stands before a prompt of the job's own.
+    """
     if job.prompt is not None:
-        return job.prompt
+        asked = () if job.question is None else (f"{job.question}\n",)
+        return (*asked, *parsed(job.prompt))
     pages = job.unit == "document"
     if job.task == "ocr":
-        return _OCR.format(the="these pages" if pages else "this page")
+        return (_OCR.format(the="these pages" if pages else "this page"),)
     if job.task == "ask":
         states = "the pages state" if pages else "the page states"
-        return f"{job.question}\n{_ASK.format(states)}"
-    return default_prompt(schema, pages=pages)
+        return (f"{job.question}\n{_ASK.format(states)}",)
+    return (default_prompt(schema, pages=pages),)
 
 
-def shows_images(template: str) -> bool:
+def shows_images(template: Template) -> bool:
     """Return True if samples put into the template show the pages' images."""
-    return "{page}" in template or "{text}" not in template
+    return Slot.IMAGE in template or Slot.TEXT not in template
 
 
 def conversation(
-    template: str, n_pages: int, preamble: str | None = None, examples: tuple[Shown, ...] = ()
+    template: Template, n_pages: int, preamble: str | None = None, examples: tuple[Shown, ...] = ()
 ) -> Conversation:
     """Return what a sample of `n_pages` is put into: preamble, examples, then what is asked."""
     turns = [] if preamble is None else [Turn(Role.SYSTEM, (preamble,))]
@@ -58,18 +73,17 @@ def conversation(
     return (*turns, _user(template, n_pages, Slot.TEXT))
 
 
-def _user(template: str, n_pages: int, text: str | Slot) -> Turn:
-    pieces = _SLOT.split(template)
-    if "{page}" not in pieces and shows_images(template):
-        pieces = [*pieces, "{page}"]
-    left, slots = n_pages, pieces.count("{page}")
+def _user(template: Template, n_pages: int, text: str | Slot) -> Turn:
+    if Slot.IMAGE not in template and shows_images(template):
+        template = (*template, Slot.IMAGE)
+    left, slots = n_pages, template.count(Slot.IMAGE)
     parts: list[str | Slot] = []
-    for piece in pieces:
-        if piece == "{page}":
+    for piece in template:
+        if piece is Slot.IMAGE:
             slots -= 1
             taken = min(left, 1) if slots else left
             parts += [Slot.IMAGE] * taken
             left -= taken
-        elif piece:
-            parts.append(text if piece == "{text}" else piece)
+        else:
+            parts.append(text if piece is Slot.TEXT else piece)
     return Turn(Role.USER, tuple(parts))

@@ -27,7 +27,8 @@ REMEDIES: Mapping[FailureKind, str] = {
     FailureKind.STAGE_CRASH: "A worker died at this item each time; exclude it, or "
     "free memory if the machine was short of it.",
     FailureKind.STAGE_TIMEOUT: "A stage did not end on this item; raise limits.item_s.",
-    FailureKind.TRUNCATED: "The answer hit the token limit; raise generation.max_new_tokens.",
+    FailureKind.TRUNCATED: "The answer hit the token limit, or a list its bound; raise "
+    "generation.max_new_tokens or generation.max_items.",
     FailureKind.INVALID_JSON: "The answer is not JSON; generation.constrained: true prevents most.",
     FailureKind.SCHEMA_VIOLATION: "The answer breaks the schema; the message names the place.",
 }

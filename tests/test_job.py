@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline import packaged as packaged_module
 from pipeline.credentials import holds_credentials
 from pipeline.errors import JobError
+from pipeline.finetune.job import load_finetune_job
 from pipeline.job import Job
 from pipeline.jobfile import load_job
 from pipeline.packaged import packaged_names
@@ -343,7 +344,9 @@ def test_a_packaged_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_job_that_ships_loads() -> None:
     for name in packaged_names("jobs"):
-        if not name.startswith("train_"):
+        if name.startswith("finetune_"):
+            assert load_finetune_job(name).name == name
+        elif not name.startswith("train_"):
             assert load_job(name, inputs=["x.pdf"]).name
 
 

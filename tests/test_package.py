@@ -24,7 +24,9 @@ def test_the_wheel_has_the_demo_the_schemas_and_the_model(tmp_path: Path) -> Non
     assert {
         "pipeline/jobs/demo.yaml",
         "pipeline/jobs/demo/truth.jsonl",
+        "pipeline/jobs/finetune_demo.yaml",
         "pipeline/schemas/receipt.v1.json",
+        "pipeline/schemas/ticket.v1.json",
         "pipeline/models/nano/model.safetensors",
         "pipeline/models/nano/chat_template.jinja",
         "pipeline/synth/fonts/DejaVuSansMono.ttf",

@@ -23,7 +23,7 @@ import torch
 
 from pipeline.bench.random_weights import write_random_checkpoint
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.records import Image

@@ -34,8 +34,8 @@ import torch
 from documents import make_documents
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
-from pipeline.job import Model as ModelSettings
 from pipeline.job import Render
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement
 from pipeline.models.families import resolve
 from pipeline.models.idefics2.encoder import Idefics2Encoder

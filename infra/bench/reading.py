@@ -36,12 +36,12 @@ from pipeline.evaluation.metrics import edits
 from pipeline.evaluation.scores import Scores
 from pipeline.evaluation.shape import record_shape
 from pipeline.job import Job
-from pipeline.job import Model as ModelSettings
 from pipeline.lake.exact_json import loads
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.pretrain.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, Shot, page_example
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 from pipeline.records import Image
 from pipeline.runners.run import Options, run
 from pipeline.schema import load_schema
@@ -84,7 +84,7 @@ class Reader:
     def read(
         self, tiles: Sequence[Image], batch: int = 64, schema_id: str = RECEIPT_SCHEMA
     ) -> list[dict[str, Any] | None]:
-        shown = conversation("{page}", 1)
+        shown = conversation(parsed("{page}"), 1)
         prompt = self.family.prompt(self.checkpoint, ModelSettings(), shown, schema_id)
         schema = load_schema(schema_id).document
         grammar = Grammar(schema, self.model.vocabulary, compact=True)

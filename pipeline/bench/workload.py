@@ -13,7 +13,7 @@ from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import CheckpointError, RunError
 from pipeline.job import Input, Job, Output
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Constraint, Model, ModelInput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.stepping import SteppingModel

@@ -16,6 +16,7 @@ class Request:
     `page_text` is what the pages' text layers hold, if they do; it only makes the answer faster.
     `examples` are images that the prompt shows before the sample's own. They are the same, and so
     is the prompt up to the last of them, in all requests of one `examples_key`: read once for all.
+    `alike` prompts go on alike up to the first image of the sample's own, or up to their end.
     """
 
     prompt: str
@@ -25,6 +26,7 @@ class Request:
     page_text: str = ""
     examples: Tiles = ()
     examples_key: str = ""
+    alike: bool = True
 
     @property
     def all_tiles(self) -> Tiles:

@@ -17,7 +17,7 @@ from pipeline.engine.engine import Engine
 from pipeline.engine.request import Request
 from pipeline.errors import ItemError
 from pipeline.records import MODEL_TIMES, FinishReason, Generation
-from pipeline.tiles import LastTiles
+from pipeline.tiles import LastTiles, tile_shapes
 
 Valid = Callable[[str], bool]
 """Whether an answer's text is what was asked for."""
@@ -37,9 +37,13 @@ class Doubt:
         self._least = math.log(least) if least > 0 else -math.inf
 
     def valid(self, generation: Generation) -> bool:
-        """Return True if an answer is whole and valid."""
-        ended = generation.finish_reason is FinishReason.STOP
-        return ended and (self._valid is None or self._valid(generation.text))
+        """Return True if an answer is whole and valid. Never raises: that would lose the answer."""
+        if generation.finish_reason is not FinishReason.STOP:
+            return False
+        try:
+            return self._valid is None or self._valid(generation.text)
+        except Exception:  # what cannot even be judged is not valid
+            return False
 
     def __call__(self, generation: Generation) -> bool:
         """Return True if a first answer is to be asked again."""
@@ -58,28 +62,27 @@ def submit(engine: Engine, request: Request, doubt: Doubt) -> Future[Generation]
     def after_first(future: Future[Generation]) -> None:
         if (error := future.exception()) is not None:
             _settle(result, error)
-            return
-        try:
-            first = future.result()
-            if doubt(first):
+        elif doubt(first := future.result()):
+            try:
                 second = engine.submit(request)
-                second.add_done_callback(lambda done: after_second(first, done))
+            except RuntimeError as closed:  # meanwhile
+                _settle(result, first if doubt.valid(first) else closed)
             else:
-                _settle(result, first)
-        except Exception as problem:  # in a callback it would be lost, and the sample waited for
-            _settle(result, problem)
+                second.add_done_callback(lambda done: after_second(first, done))
+        else:
+            _settle(result, first)
 
     def after_second(first: Generation, future: Future[Generation]) -> None:
         error = future.exception()
         if error is not None and not isinstance(error, ItemError):
             _settle(result, error)
-            return
-        useful = error is None and doubt.valid(future.result())
-        if not useful and doubt.valid(first):
+        elif (error is not None or not doubt.valid(future.result())) and doubt.valid(first):
             _settle(result, replace(first, looks=2))
         else:
             _settle(result, error or _both(first, future.result()))
 
+    if all(len(page) <= 1 for page in tile_shapes(request.all_tiles)):
+        return engine.submit(request)  # there is nothing more to show
     cheap = replace(
         request,
         tiles=LastTiles(request.tiles),

@@ -98,7 +98,9 @@ class Stepper:
     def _prepare(self, items: Sequence[Pending]) -> None:
         for item in items:
             request = item.request
-            prompt = self._model.tokenize(request.prompt, request.all_tiles, len(request.examples))
+            prompt = self._model.tokenize(
+                request.prompt, request.all_tiles, len(request.examples), alike=request.alike
+            )
             context = self._model.decoder.shape.context
             budget = answer_budget(len(prompt.ids), request.max_new_tokens, context)
             if budget < request.max_new_tokens:

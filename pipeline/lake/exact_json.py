@@ -16,8 +16,10 @@ MAX_DEPTH = 100
 """
 
 
-def dumps(value: Any) -> str:
+def dumps(value: Any, *, spaced: bool = False) -> str:
     """Write a JSON value as compact text, numbers as they were given.
+
+    `spaced` writes a space behind commas and colons, as `json.dumps` does.
 
     Raises
     ------
@@ -27,7 +29,7 @@ def dumps(value: Any) -> str:
         If a value has no JSON form, or an object's key is not a string.
     """
     parts: list[str] = []
-    _write(value, parts)
+    _write(value, parts, (", ", ": ") if spaced else (",", ":"))
     return "".join(parts)
 
 
@@ -73,7 +75,7 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _write(value: Any, parts: list[str]) -> None:
+def _write(value: Any, parts: list[str], between: tuple[str, str]) -> None:
     if isinstance(value, str):
         parts.append(json.dumps(value, ensure_ascii=False))
     elif value is None or isinstance(value, bool):
@@ -84,26 +86,26 @@ def _write(value: Any, parts: list[str]) -> None:
             raise ValueError(f"{value} is not a JSON number")
         parts.append(str(value))
     elif isinstance(value, Mapping):
-        _write_object(value, parts)
+        _write_object(value, parts, between)
     elif isinstance(value, Sequence):
         parts.append("[")
         for index, item in enumerate(value):
             if index:
-                parts.append(",")
-            _write(item, parts)
+                parts.append(between[0])
+            _write(item, parts, between)
         parts.append("]")
     else:
         raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _write_object(value: Mapping[Any, Any], parts: list[str]) -> None:
+def _write_object(value: Mapping[Any, Any], parts: list[str], between: tuple[str, str]) -> None:
     parts.append("{")
     for index, (key, item) in enumerate(value.items()):
         if not isinstance(key, str):
             raise TypeError(f"an object's key is a string, not {type(key).__name__}")
         if index:
-            parts.append(",")
+            parts.append(between[0])
         parts.append(json.dumps(key, ensure_ascii=False))
-        parts.append(":")
-        _write(item, parts)
+        parts.append(between[1])
+        _write(item, parts, between)
     parts.append("}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.conversation import Conversation
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.records import FinishReason, Image, Tiles
 
 
@@ -145,10 +145,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model runs: `device` is "cpu" or "cuda"; `threads` None leaves torch its default."""
+    """Where a model runs: `device` is "cpu" or "cuda"; `threads` None leaves torch its default.
+
+    A model that `learns` is left as its stock classes made it, so that it can be trained.
+    """
 
     device: str = "cpu"
     threads: int | None = None
+    learns: bool = False
 
 
 class Family(Protocol):

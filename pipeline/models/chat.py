@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pipeline.conversation import Conversation, Role, Slot, Turn, count_images
-from pipeline.errors import CheckpointError, JobError
+from pipeline.errors import CheckpointError, JobError, one_line
 
 TEXT_SLOT = "\ue000text\ue001"
 """Stands in a prompt where the page's text layer goes; characters of no script."""
@@ -48,7 +48,19 @@ def render(
                 f"model.name: '{name}' has no chat template; set model.chat_template to plain for "
                 "a base model, or to default for that of its family"
             )
-        prompt = _templated(processor, conversation, template, schema_id)
+        try:
+            prompt = _templated(processor, conversation, template, schema_id)
+        except Exception as error:  # a template is a program of somebody else's
+            raise CheckpointError(
+                f"model.chat_template: that of '{name}' does not take this conversation "
+                f"({one_line(error)}); set it to default or plain, or leave preamble and examples "
+                "out"
+            ) from error
+    if TEXT_SLOT not in prompt and any(Slot.TEXT in turn.parts for turn in conversation):
+        raise CheckpointError(
+            f"model.chat_template: that of '{name}' leaves out what the prompt says, and with it "
+            "{text}; set it to default or plain, or show {page} alone"
+        )
     if (found := prompt.count(placeholder)) != (shown := count_images(conversation)):
         raise JobError(
             f"prompt: it would show {found} images and there are {shown}; a text of the prompt "

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipeline.conversation import Conversation, Slot
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import (
     Checkpoint,
     Constraint,

@@ -21,7 +21,7 @@ import PIL.Image
 
 from pipeline.conversation import Conversation
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, PagePlan, Placement
 from pipeline.models.chat import render
 from pipeline.models.processors import shared_processor

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.generation import LogitsProcessorList
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, ModelInput, ModelOutput, Placement, Vocabulary
 from pipeline.models.constrain import ConstrainedLogits
 from pipeline.models.context import answer_budget, context_of
@@ -44,6 +44,9 @@ class ImageTextModel(ABC):
     """
     image_tokens: tuple[str, ...] = ("<image>", "<fake_token_around_image>")
     """Tokens that belong to images: no answer may hold them."""
+    text_parts: tuple[str, ...] = ("model.text_model", "lm_head")
+    vision_parts: tuple[str, ...] = ("model.vision_model",)
+    """Modules of the weights that a training may freeze as "text" and "vision"."""
 
     def __init__(
         self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement
@@ -51,6 +54,7 @@ class ImageTextModel(ABC):
         if placement.threads is not None:
             torch.set_num_threads(placement.threads)
         self._device = torch.device(placement.device)
+        self.learns = placement.learns
         if self._device.type == "cuda" and not torch.cuda.is_available():
             raise CheckpointError(
                 "resources.gpus_per_actor: it asks for a GPU and torch finds none here; set it to 0"
@@ -83,6 +87,12 @@ class ImageTextModel(ABC):
         """
         del ids, counts
         return self.seen(features) if features else {}
+
+    def taught(
+        self, ids: Tensor, counts: Sequence[int], features: Sequence[Tensor]
+    ) -> dict[str, Any]:
+        """Return what the weights' own `forward` takes in place of `beside`, to learn."""
+        return self.beside(ids, counts, features)
 
     def tokenized(self, prompts: list[str]) -> Any:
         """Return the ids of prompts and their mask, int64 (rows, tokens), padded on the left."""

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 
 KEPT = ("lm_head", "model.vision_model", "model.connector", "model.perceiver_resampler")
 """Modules that are never quantized.

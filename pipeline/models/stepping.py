@@ -49,10 +49,12 @@ class SteppingModel(Protocol):
         """The tokenizer as a grammar sees it."""
         ...
 
-    def tokenize(self, prompt: str, tiles: Tiles, examples: int) -> PromptTokens:
+    def tokenize(
+        self, prompt: str, tiles: Tiles, examples: int, *, alike: bool = True
+    ) -> PromptTokens:
         """Return the prompt with each image's placeholder widened to its tiles' tokens.
 
-        The first `examples` images are not the sample's own.
+        The first `examples` images are not the sample's own; see `pipeline.engine.request.Request`.
         """
         ...
 

@@ -23,7 +23,12 @@ _LEAST_SHARED = 16
 
 
 def stepping(whole: ImageTextModel, name: str) -> Model:
-    """Return a model to be run token by token, or as it is if its text model is unknown."""
+    """Return a model to be run token by token, or as it is if its text model is unknown.
+
+    One that learns stays as it is, too: `Decoder` joins weights.
+    """
+    if whole.learns:
+        return whole
     try:
         return TokenByToken(whole)
     except UnknownDecoder as error:
@@ -47,7 +52,7 @@ class TokenByToken:
         self.decoder = Decoder(whole.weights.model.text_model, whole.weights.lm_head)
         self.never = whole.never
         self._tokenized = lru_cache(maxsize=64)(self._tokenize)
-        self._placeholder = self._image = "<image>"
+        self._image = "<image>"
         self._n_quote = len(self._encode('"'))
 
     @property
@@ -59,15 +64,17 @@ class TokenByToken:
         """Answer a batch whole; see `pipeline.models.base.Model.generate`."""
         return self._whole.generate(inputs, max_new_tokens)
 
-    def tokenize(self, prompt: str, tiles: Tiles, examples: int) -> PromptTokens:
+    def tokenize(
+        self, prompt: str, tiles: Tiles, examples: int, *, alike: bool = True
+    ) -> PromptTokens:
         """Return the prompt with each image's placeholder widened; see `SteppingModel`."""
         shapes = tile_shapes(tiles)
         before = 0
         if examples:
-            shown = self._placeholder.join(prompt.split(self._placeholder)[: examples + 1])
+            shown = self._image.join(prompt.split(self._image)[: examples + 1])
             widened = self._whole.widened(shown, shapes[:examples])
             before = widened.count(self._image)
-        return self._tokenized(self._whole.widened(prompt, shapes), before)
+        return self._tokenized(self._whole.widened(prompt, shapes), before, alike)
 
     def features(self, tiles: Sequence[Image]) -> list[Tensor]:
         """Encode tiles: (tokens, width) each."""
@@ -87,7 +94,7 @@ class TokenByToken:
         ids: list[int] = self._processor.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def _tokenize(self, widened: str, before: int) -> PromptTokens:
+    def _tokenize(self, widened: str, before: int, alike: bool) -> PromptTokens:
         """`before` is how many tokens stand for the images of examples."""
         tokenizer = self._processor.tokenizer
         ids = tokenizer(widened)["input_ids"]
@@ -98,7 +105,8 @@ class TokenByToken:
         if before:  # past the last example's image, and what closes it
             shared = int(np.flatnonzero(is_image)[before - 1])
             shared = next((i for i in range(shared, len(ids)) if ids[i] not in around), len(ids))
-        shared = next((i for i in range(shared, len(ids)) if ids[i] in around), shared)
+        if alike:
+            shared = next((i for i in range(shared, len(ids)) if ids[i] in around), shared)
         return PromptTokens(
             ids=tuple(ids),
             is_image=tuple(is_image),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint
 from pipeline.models.checkpoint_files import (
     has_weights,

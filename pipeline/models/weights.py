@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from pipeline.errors import CheckpointError, one_line
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.adapters import adapter_folder, load_adapter
 from pipeline.models.attention import choose_attention, facts
 from pipeline.models.base import Checkpoint

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from pipeline.configfile import checked, find, merged, parse_overrides, read
 from pipeline.errors import JobError
-from pipeline.job import Section
+from pipeline.section import Section
 
 
 class Tower(Section):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,13 @@ from transformers.models.idefics2.configuration_idefics2 import (
 )
 from transformers.utils import logging
 
+from pipeline.lake.folders import replacing
 from pipeline.models.chat import render
 from pipeline.models.families import TRAITS_FILE
 from pipeline.pretrain.examples import RECEIPT_SCHEMA, TEXT_SCHEMA
 from pipeline.pretrain.job import Architecture
 from pipeline.pretrain.tokenizer import OCR, RECEIPT, build_tokenizer
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 
 READABLE = (RECEIPT_SCHEMA, TEXT_SCHEMA)
 """Schemas that the reader is trained to answer."""
@@ -63,7 +63,7 @@ def build_processor(shape: Architecture) -> Any:
 
 def prompts(processor: Any) -> dict[str, str]:
     """Return what the reader is asked, by schema id: a page's image and the task's token."""
-    shown = conversation("{page}", 1)
+    shown = conversation(parsed("{page}"), 1)
     return {
         schema_id: render(processor, shown, style="auto", schema_id=schema_id, name="", default="")
         for schema_id in READABLE
@@ -82,19 +82,9 @@ def build_model(shape: Architecture, seed: int) -> Idefics2ForConditionalGenerat
 
 
 def save_reader(folder: Path, model: nn.Module, processor: Any, shape: Architecture) -> None:
-    """Write a folder that `model.name` accepts: float16 weights, processor, template, traits.
-
-    An older one there is replaced by the finished new one, never written over: a run may have its
-    weights mapped into memory.
-    """
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    for rest in (fresh, old):
-        shutil.rmtree(rest, ignore_errors=True)
-    _write_reader(fresh, model, processor, shape)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write a folder that `model.name` accepts: float16 weights, processor, template, traits."""
+    with replacing(folder) as fresh:
+        _write_reader(fresh, model, processor, shape)
 
 
 def _write_reader(folder: Path, model: nn.Module, processor: Any, shape: Architecture) -> None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import RunError
+from pipeline.lake.folders import lock
 from pipeline.pretrain import checkpoint as disk
 from pipeline.pretrain.checkpoint import Position
 from pipeline.pretrain.coach import Coach, Lesson, vision_output
@@ -22,7 +23,6 @@ from pipeline.pretrain.curves import Curve
 from pipeline.pretrain.examples import Geometry, dense_example
 from pipeline.pretrain.feed import Feed, load
 from pipeline.pretrain.job import Stage, TrainJob
-from pipeline.pretrain.lock import lock
 from pipeline.pretrain.optimize import Optimizers, rate_factor
 from pipeline.pretrain.precision import Precision
 from pipeline.pretrain.routing import route

@@ -62,7 +62,7 @@ class Answerer:
         def settle(future: Future[Generation]) -> None:
             try:
                 done(outcome(sample, future))
-            except RuntimeError as error:
+            except Exception as error:  # in a callback it would be lost, and the sample waited for
                 done(error)
 
         submit(sample, self._engine, self._ask).add_done_callback(settle)

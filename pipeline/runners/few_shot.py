@@ -11,7 +11,7 @@ from pipeline.job import Example, Job
 from pipeline.lake.exact_json import dumps
 from pipeline.lake.source import content
 from pipeline.models.base import PageEncoder
-from pipeline.printed import printed_text
+from pipeline.printed import harmless, printed_text
 from pipeline.prompting import Shown
 from pipeline.records import Tiles
 from pipeline.render.renderer import Renderer
@@ -92,4 +92,4 @@ def _pages(
                     tiles.append(encoder.encode(page.image))
         except ItemError as error:
             raise JobError(f"examples: {uri}: {error.message}") from error
-    return tiles, printed_text(words)
+    return tiles, harmless(printed_text(words))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline import __version__
+from pipeline.conversation import Slot
 from pipeline.engine.grammar import check_schema
 from pipeline.errors import SchemaError
 from pipeline.job import Job
@@ -19,7 +20,7 @@ from pipeline.models.base import Checkpoint, PageEncoder
 from pipeline.models.dtypes import effective_dtype
 from pipeline.models.families import adapter_revision, family_of, resolve
 from pipeline.models.weight_size import describe_weights
-from pipeline.prompting import conversation, shows_images, template_of
+from pipeline.prompting import conversation, parsed, shows_images, template_of
 from pipeline.records import Provenance
 from pipeline.runners.few_shot import Examples, draw_examples
 from pipeline.schema import Schema, bound_lists, load_schema, relax
@@ -123,7 +124,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
             pipeline_version=__version__,
             fingerprint=_hash(json.dumps(identity, sort_keys=True)),
         ),
-        warnings=_warnings(schema, checkpoint),
+        warnings=(*_warnings(schema, checkpoint), *_untold(job, checkpoint, prompts[0])),
         weights=describe_weights(checkpoint, job.model, on_gpu=job.resources.gpus_per_actor > 0),
         password=password,
     )
@@ -174,6 +175,7 @@ def _identity(
         "render.renderer": job.render.renderer,
         "generation.max_new_tokens": job.generation.max_new_tokens,
         "generation.constrained": job.generation.constrained,
+        "generation.max_items": job.generation.max_items,
     }
 
 
@@ -185,6 +187,19 @@ def _warnings(schema: Schema, checkpoint: Checkpoint) -> tuple[str, ...]:
         f"model '{checkpoint.name}' was trained to answer {known} only; "
         f"its answers to {schema.id} mean nothing",
     )
+
+
+def _untold(job: Job, checkpoint: Checkpoint, prompt: str) -> Iterator[str]:
+    """Say which of the job's own words the checkpoint's chat template leaves out."""
+    said: dict[str, Sequence[str | Slot]] = {
+        "preamble": (job.preamble or "",),
+        "question": (job.question or "",),
+        "prompt": parsed(job.prompt or ""),
+        "examples": tuple(one.answer for one in job.examples if isinstance(one.answer, str)),
+    }
+    for key, parts in said.items():
+        if any(isinstance(part, str) and part.strip() not in prompt for part in parts):
+            yield f"{key}: the chat template of '{checkpoint.name}' leaves it out; it is not told"
 
 
 def _hash(text: str) -> str:

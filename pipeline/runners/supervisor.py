@@ -155,11 +155,10 @@ class Supervisor:
             lines.append(self._process.connection)
         if self._bell in wait(lines, _LOOK_S):
             self._bell.recv(1 << 16)
-        with self._lock:
-            come = list(self._inbox)
-            self._inbox.clear()
-        for ticket in come:
-            self._admit(ticket)
+        while self._inbox:
+            self._admit(self._inbox[0])  # which stays there, for somebody waits, if this raises
+            with self._lock:
+                self._inbox.popleft()
 
     def _admit(self, ticket: _Ticket) -> None:
         """Let a sample wait; what has ended actors before this one is a suspect from the start."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pipeline.engine.request import Request
 from pipeline.engine.second_look import Doubt
 from pipeline.errors import ItemError
 from pipeline.models.chat import TEXT_SLOT
-from pipeline.printed import printed_text
+from pipeline.printed import harmless, printed_text
 from pipeline.records import (
     Answer,
     Failed,
@@ -24,8 +23,6 @@ from pipeline.records import (
     StageName,
     Tiles,
 )
-
-_TOKEN_LIKE = re.compile(r"([<\[])(?=[^\s<>\[\]]{1,60}[>\]])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +77,16 @@ def submit(sample: Sample, engine: Engine, ask: Ask) -> Future[Generation]:
     if ask.grammars is not None:
         grammar = ask.grammars.whole if sample.id.whole else ask.grammars.part
     text = printed_text(sample.words)
-    prompt = ask.prompts[len(sample.id.page_numbers) - 1].replace(TEXT_SLOT, _harmless(text))
+    prompt = ask.prompts[len(sample.id.page_numbers) - 1]
     request = Request(
-        prompt, sample.tiles, ask.max_new_tokens, grammar, text, ask.examples, ask.examples_key
+        filled(prompt, text),
+        sample.tiles,
+        ask.max_new_tokens,
+        grammar,
+        page_text=text,
+        examples=ask.examples,
+        examples_key=ask.examples_key,
+        alike=TEXT_SLOT not in prompt,
     )
     if ask.doubts is None:
         return engine.submit(request)
@@ -90,9 +94,9 @@ def submit(sample: Sample, engine: Engine, ask: Ask) -> Future[Generation]:
     return second_look.submit(engine, request, doubt)
 
 
-def _harmless(text: str) -> str:
-    """Part what looks like a special token, so that no page can put words in the model's mouth."""
-    return _TOKEN_LIKE.sub(r"\1 ", text)
+def filled(prompt: str, text: str) -> str:
+    """Return a prompt with what the pages' text layers print in its slot."""
+    return prompt.replace(TEXT_SLOT, harmless(text))
 
 
 def outcome(sample: Sample, future: Future[Generation]) -> Answer | Failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,18 @@ class Look:
             WIDTH / 2 + right * math.cos(angle) + down * math.sin(angle),
             HEIGHT / 2 - right * math.sin(angle) + down * math.cos(angle),
         )
+
+
+class Printed(Protocol):
+    """A page of any kind of document: where its text stands, and its look."""
+
+    @property
+    def layout(self) -> Layout:
+        """Its text."""
+
+    @property
+    def look(self) -> Look:
+        """How it is printed."""
 
 
 def choose_look(rng: random.Random) -> Look:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from io import BytesIO
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.synth.atlas import Edges
 from pipeline.synth.document import SynthDocument
-from pipeline.synth.draw import Look, draw_page
+from pipeline.synth.draw import Look, Printed, draw_page
 from pipeline.synth.pdf import scan_pdf, text_pdf
 
 _JPEG_QUALITY = 95
@@ -35,7 +35,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LabelledFile:
-    """One file of a set; `record` is compact JSON that validates against `receipt.v1`."""
+    """One file of a set; `record` is compact JSON that validates against its schema."""
 
     uri: str
     kind: Kind
@@ -56,12 +56,19 @@ def labelled_file(
     document: SynthDocument, kind: Kind, name: str, suffix: str, scale: int
 ) -> LabelledFile:
     """Return the document as `documents/<name><suffix>`, its images `scale` times the layout."""
+    return printed_file(document.pages, document.receipt.to_json(), kind, name, suffix, scale)
+
+
+def printed_file(
+    pages: Sequence[Printed], record: str, kind: Kind, name: str, suffix: str, scale: int
+) -> LabelledFile:
+    """Return pages that state `record` as `documents/<name><suffix>`, likewise."""
     return LabelledFile(
         uri=f"documents/{name}{suffix}",
         kind=kind,
-        n_pages=len(document.pages),
-        content=_content(document, kind, suffix, scale),
-        record=document.receipt.to_json(),
+        n_pages=len(pages),
+        content=_content(pages, kind, suffix, scale),
+        record=record,
     )
 
 
@@ -94,14 +101,14 @@ def look_in_file(look: Look, kind: Kind, suffix: str) -> Look:
     return look
 
 
-def _content(document: SynthDocument, kind: Kind, suffix: str, scale: int) -> bytes:
+def _content(pages: Sequence[Printed], kind: Kind, suffix: str, scale: int) -> bytes:
     if suffix == ".pdf" and kind is not Kind.SCAN:
-        return text_pdf(document.pages)
-    looks = [look_in_file(page.look, kind, suffix) for page in document.pages]
+        return text_pdf(pages)
+    looks = [look_in_file(page.look, kind, suffix) for page in pages]
     packed = kind is Kind.SCAN or suffix == ".jpg"
     images = [
         draw_page(page.layout, replace(look, jpeg=0) if packed else look, scale)
-        for page, look in zip(document.pages, looks, strict=True)
+        for page, look in zip(pages, looks, strict=True)
     ]
     if kind is Kind.SCAN:
         return scan_pdf(images, [look.jpeg for look in looks])

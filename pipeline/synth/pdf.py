@@ -17,12 +17,12 @@ from pipeline.synth.layout import HEIGHT, WIDTH
 if TYPE_CHECKING:
     from fpdf import FPDF
 
-    from pipeline.synth.document import SynthPage
+    from pipeline.synth.draw import Printed
 
 _CREATED = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
-def text_pdf(pages: Sequence[SynthPage]) -> bytes:
+def text_pdf(pages: Sequence[Printed]) -> bytes:
     """Return a PDF whose pages, one point a layout pixel, are text in embedded fonts.
 
     The paper is white; the ink is each page's own.

@@ -20,7 +20,7 @@ from pipeline.bench.roofline import (
     prefill_cost,
     vision_cost,
 )
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
 

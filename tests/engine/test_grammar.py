@@ -16,8 +16,8 @@ from tokenizers.models import BPE
 
 from pipeline.engine.grammar import Grammar, check_schema
 from pipeline.errors import SchemaError
-from pipeline.job import Model as ModelSettings
 from pipeline.lake.exact_json import loads
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement, Vocabulary
 from pipeline.models.fake import FakeModel
 from pipeline.models.families import family_of, resolve

@@ -103,6 +103,32 @@ def test_a_first_look_that_fails_fails_the_sample(ask) -> None:
         ask({1: MemoryError("no room"), 5: output("right")})
 
 
+def test_what_cannot_be_judged_is_not_valid_and_loses_nothing() -> None:
+    def valid(text: str) -> bool:
+        raise MemoryError(text)
+
+    engine = Engine(Reader({1: output("a"), 5: output("b")}), Limits(batch=1, linger_s=0))
+    with engine:
+        future = second_look.submit(engine, Request("?", tiles(), 10), Doubt(valid, 0.5))
+        assert future.result(timeout=30).text == "b"
+
+
+@pytest.mark.parametrize("shown", [[], [[np.zeros((4, 4, 1), np.uint8)]]])
+def test_where_there_is_no_more_to_show_there_is_no_second_look(shown) -> None:
+    reader = Reader({len(shown): output("unsure", UNSURE)})
+    with Engine(reader, Limits(batch=1, linger_s=0)) as engine:
+        found = second_look.submit(engine, Request("?", shown, 10), Doubt(None, 0.5))
+        assert found.result(timeout=30).looks == 1
+    assert len(reader.shown) == 1
+
+
+def test_an_engine_that_is_closed_between_two_looks_gives_the_first_if_it_is_valid() -> None:
+    engine = Engine(Reader({1: output("right", UNSURE)}), Limits(batch=1, linger_s=0.5))
+    future = second_look.submit(engine, Request("?", tiles(), 10), Doubt(None, 0.5))
+    engine.close()
+    assert future.result(timeout=30).text == "right"
+
+
 def test_the_last_tiles_are_the_whole_pages() -> None:
     shown = LastTiles(tiles(3))
     assert [page[0][0, 0, 0] for page in shown] == [4, 4, 4]

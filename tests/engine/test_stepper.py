@@ -20,12 +20,12 @@ from pipeline.engine.request import Request
 from pipeline.engine.row import Row
 from pipeline.engine.running import RunningBatch
 from pipeline.errors import ItemError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import DeviceLost, ModelInput, ModelOutput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.token_by_token import TokenByToken
 from pipeline.pretrain.examples import Geometry, Shot, page_example
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 from pipeline.records import FinishReason, Generation, Image
 from pipeline.schema import load_schema
 from pipeline.synth.document import make_document
@@ -56,7 +56,7 @@ class Fixture:
         self.expected = [self.whole([i]).text for i in range(COUNT)]
 
     def prompt(self, n_pages: int = 1) -> str:
-        shown = conversation("{page}", n_pages)
+        shown = conversation(parsed("{page}"), n_pages)
         return self.family.prompt(self.checkpoint, ModelSettings(), shown, "receipt.v1")
 
     def images(self, pages: Sequence[int]) -> tuple[tuple[Image, ...], ...]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import CheckpointError, UserError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
-from pipeline.prompting import Shown, conversation
+from pipeline.prompting import Shown, conversation, parsed
 
 PUBLISHED = (
     "System: You read.<end_of_utterance>\n"
@@ -30,8 +30,8 @@ def ask(make_checkpoint: Callable[..., Path]) -> Callable[..., str]:
     def prompt(template: str = "Read:", template_file: bool = True, **settings: Any) -> str:
         if not template_file:
             (folder / "chat_template.jinja").unlink(missing_ok=True)
-        asked = ModelSettings(name=str(folder), **settings)
-        turns = conversation(template, 1, "You read.", (Shown(2, "", '{"a": 1}'),))
+        asked = ModelSettings(**{"name": str(folder), **settings})
+        turns = conversation(parsed(template), 1, "You read.", (Shown(2, "", '{"a": 1}'),))
         found = resolve(asked)
         return family_of(found).prompt(found, asked, turns, "x.v1")
 
@@ -62,6 +62,26 @@ def test_without_a_template_the_mend_is_named(ask: Callable[..., str]) -> None:
 def test_text_that_would_be_taken_for_an_image_is_refused(ask: Callable[..., str]) -> None:
     with pytest.raises(UserError, match="would show 5 images and there are 3"):
         ask("What is <image>?")
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('no system turns') }}", "{% if %}", "{{ messages[0].content + 'x' }}"],
+)
+def test_a_template_that_takes_no_such_conversation_is_one_line(
+    ask: Callable[..., str], make_checkpoint: Callable[..., Path], template: str
+) -> None:
+    folder = make_checkpoint()
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(CheckpointError, match=r"model\.chat_template: that of .* does not take"):
+        ask(name=str(folder))
+
+
+def test_a_template_that_leaves_out_the_pages_text_is_refused() -> None:
+    settings = ModelSettings(name="nano")
+    found = resolve(settings)
+    with pytest.raises(CheckpointError, match=r"model\.chat_template: that of 'nano' leaves out"):
+        family_of(found).prompt(found, settings, conversation(parsed("Read: {text}"), 1), "x.v1")
 
 
 def test_a_tokenizer_without_end_of_utterance_stops_at_the_end_of_sequence(

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from pipeline.engine.grammar import Grammar
-from pipeline.job import Model as ModelSettings
 from pipeline.lake.exact_json import loads
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.constrain import ConstrainedLogits
 from pipeline.models.families import family_of, resolve
 from pipeline.models.idefics2.model import Idefics2Model
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 from pipeline.records import Answer, FailureKind, FinishReason, Generation, SampleId, State
 from pipeline.schema import Validator, load_schema, make_schema, relax
 from pipeline.stages.parse import parse_json
@@ -49,7 +49,7 @@ def model_inputs(name: str, grammars: list[Grammar | None]) -> list[ModelInput]:
     family = family_of(checkpoint)
     encoder, prompt = (
         family.encoder(checkpoint, settings),
-        family.prompt(checkpoint, settings, conversation("Read.", 1), ""),
+        family.prompt(checkpoint, settings, conversation(parsed("Read."), 1), ""),
     )
     rng = np.random.default_rng(0)
     inputs = []

@@ -12,7 +12,7 @@ import pytest
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.request import Request
 from pipeline.errors import ItemError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement
 from pipeline.models.families import resolve
 from pipeline.models.idefics2.model import Idefics2Model

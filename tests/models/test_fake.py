@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.engine.grammar import Grammar
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
 from pipeline.lake.exact_json import loads
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, ModelOutput, Placement
 from pipeline.models.fake import FakeFamily, FakeModel
 from pipeline.models.families import resolve

@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models import adapters, families
 from pipeline.models.base import Checkpoint, Placement
 from pipeline.models.dtypes import effective_dtype
@@ -23,7 +23,7 @@ from pipeline.models.fake import FakeFamily
 from pipeline.models.families import BUNDLED, adapter_revision, family_of, resolve
 from pipeline.models.idefics2.encoder import Idefics2Encoder
 from pipeline.models.idefics2.family import Idefics2Family
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def found(folder: Path | str, **settings: object) -> Checkpoint:
 
 
 def prompt(checkpoint: Checkpoint, n_pages: int, schema_id: str) -> str:
-    shown = conversation("Read this.", n_pages)
+    shown = conversation(parsed("Read this."), n_pages)
     return family_of(checkpoint).prompt(checkpoint, ModelSettings(), shown, schema_id)
 
 

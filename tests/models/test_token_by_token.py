@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.request import Request
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.decoder import Decoder, UnknownDecoder
 from pipeline.models.families import family_of, resolve
@@ -113,6 +113,18 @@ def test_examples_are_read_once_and_answers_are_as_generates(
     assert found == expected
     own = sum(len(one.tiles) for one in requests)
     assert sum(seen) == (own + 2 * 3) * (5 if splitting else 1)
+
+
+def test_a_pages_own_text_is_no_common_beginning(make_checkpoint: Any) -> None:
+    settings = ModelSettings(name=str(make_checkpoint(splitting=False)))
+    checkpoint = resolve(settings)
+    model: Any = family_of(checkpoint).load(checkpoint, settings, Placement(threads=1))
+    tiles, prompt = [[page(0)]], "User: It says a great many words, all of its own:<image>Read."
+    assert model.tokenize(prompt, tiles, 0).shared > 16
+    assert model.tokenize(prompt, tiles, 0, alike=False).shared == 0
+    shown = [[page(1)], *tiles]
+    own = model.tokenize("User:<image>Yes." + prompt, shown, 1, alike=False)
+    assert 0 < own.shared < model.tokenize("User:<image>Yes." + prompt, shown, 1).shared
 
 
 @pytest.mark.parametrize(

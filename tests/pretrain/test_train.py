@@ -15,16 +15,16 @@ import torch
 import yaml
 
 from pipeline.errors import JobError, OutputError, RunError
-from pipeline.job import Model
 from pipeline.jobfile import load_job
+from pipeline.lake.folders import lock
+from pipeline.model_settings import Model
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.pretrain import checkpoint
 from pipeline.pretrain.job import TrainJob
 from pipeline.pretrain.launch import train
-from pipeline.pretrain.lock import lock
 from pipeline.pretrain.train import Trainer
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 
 TOWER = {"width": 32, "layers": 2, "heads": 2, "feed_forward": 64}
 JOB = {
@@ -102,7 +102,7 @@ def a_job_can_name(reader: Path) -> None:
     assert found.canvas == (168, 224)
     family = family_of(found)
     model = family.load(found, settings, Placement(threads=1))
-    prompt = family.prompt(found, settings, conversation("{page}", 1), "text.v1")
+    prompt = family.prompt(found, settings, conversation(parsed("{page}"), 1), "text.v1")
     assert prompt == "<image><ocr>"
     tile = np.full((224, 168, 1), 255, np.uint8)
     (answer,) = model.generate([ModelInput(prompt, ((tile,),))], 4)

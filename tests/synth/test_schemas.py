@@ -53,7 +53,9 @@ def test_schemas_are_valid_closed_and_described(path: Path) -> None:
 
 
 def test_the_built_in_schemas_are_there() -> None:
-    assert {path.stem for path in SCHEMAS} >= {"receipt.v1", "invoice.v1", "text.v1", "answer.v1"}
+    assert {path.stem for path in SCHEMAS} >= {
+        *("receipt.v1", "invoice.v1", "ticket.v1", "text.v1", "answer.v1"),
+    }
 
 
 @pytest.mark.parametrize("price", ["2.50", "12.00", "0.01", "-0.10", "-3.00", "1234567.89"])
@@ -77,6 +79,15 @@ def test_the_receipt_grammar_takes_amounts(price: str) -> None:
 )
 def test_the_receipt_grammar_refuses(wrong: dict[str, str]) -> None:
     assert not accepts(load("receipt.v1"), RECEIPT % {**GOOD, **wrong})
+
+
+@pytest.mark.parametrize(("time", "right"), [("00:00", True), ("23:59", True), ("24:00", False)])
+def test_the_ticket_grammar_takes_times_of_a_day(time: str, right: bool) -> None:
+    ticket = (
+        '{"origin":"A","destination":"B","date":"2020-01-02","departure":"%s","seat":"1A",'
+        '"fare":"adult","price":2.50}'
+    )
+    assert accepts(load("ticket.v1"), ticket % time) is right
 
 
 def test_an_invoice_with_nulls_is_accepted() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.conversation import Conversation
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.chat import render
 from pipeline.models.idefics.encoder import IdeficsEncoder

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Placement
 from pipeline.models.image_text import ImageTextModel
 from pipeline.tiles import Shapes
@@ -23,6 +23,9 @@ _FAKE, _IMAGE = "<fake_token_around_image>", "<image>"
 
 class IdeficsModel(ImageTextModel):
     """See `ImageTextModel`."""
+
+    text_parts = ("model.layers", "model.norm", "model.embed_tokens.weight")
+    """Not the embeddings of the tokens that came with images, nor what looks at them."""
 
     def __init__(
         self, checkpoint: Checkpoint, settings: ModelSettings, placement: Placement
@@ -77,16 +80,27 @@ class IdeficsModel(ImageTextModel):
         no token sees; so does a batch without any, because the stock model wants something."""
         width = self.weights.config.vision_config.embed_dim
         shape = features[0].shape if features else (1, width)
-        rows = ids.new_zeros((len(counts), max(1, *counts), *shape), dtype=self.weights.dtype)
-        remaining = iter(features)
-        for row, count in zip(rows, counts, strict=True):
-            for image in row[:count]:
-                image.copy_(next(remaining))
+        dtype = features[0].dtype if features else self.weights.dtype
+        blank = ids.new_zeros(shape, dtype=dtype)
+        most, remaining = max(1, *counts), iter(features)
+        rows = [
+            torch.stack([next(remaining) if i < count else blank for i in range(most)])
+            for count in counts
+        ]
         tokenizer = self.processor.tokenizer
         mask = images_seen(
-            ids, tokenizer.convert_tokens_to_ids(_IMAGE), tokenizer.eos_token_id, rows.shape[1]
+            ids, tokenizer.convert_tokens_to_ids(_IMAGE), tokenizer.eos_token_id, most
         )
-        return {**self.seen(list(rows)), "image_attention_mask": mask}
+        return {**self.seen(rows), "image_attention_mask": mask}
+
+    def taught(
+        self, ids: Tensor, counts: Sequence[int], features: Sequence[Tensor]
+    ) -> dict[str, Any]:
+        """Return the same under the names that `generate` hands features on by."""
+        beside = self.beside(ids, counts, features)
+        resampled = self.weights.config.use_resampler
+        name = "perceiver_embeddings" if resampled else "image_encoder_embeddings"
+        return {name: beside.pop("image_hidden_states"), **beside}
 
 
 def images_seen(ids: Tensor, image: int, end: int, images: int) -> Tensor:

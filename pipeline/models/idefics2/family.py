@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from pipeline.conversation import Conversation
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.chat import render
 from pipeline.models.idefics2.encoder import Idefics2Encoder

@@ -12,7 +12,7 @@ import pytest
 from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import PagePlan
 from pipeline.models.families import family_of, resolve
 from pipeline.models.idefics.encoder import IdeficsEncoder

@@ -17,7 +17,7 @@ from transformers.models.idefics.processing_idefics import (
 
 from pipeline.conversation import Conversation, Role, Slot, Turn, count_images
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, ModelOutput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.idefics.model import IdeficsModel, images_seen

@@ -14,11 +14,11 @@ import pyarrow.dataset as ds
 from rich.console import Console
 
 from pipeline.engine.grammar import Grammar
-from pipeline.job import Model as ModelSettings
 from pipeline.jobfile import load_job
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 from pipeline.records import FinishReason
 from pipeline.runners.run import Options, run
 from pipeline.schema import Validator
@@ -73,7 +73,7 @@ def test_one_answer_to_several_images_fits_the_schema(idefics_folder: Path) -> N
     model = family.load(checkpoint, asked, Placement())
     encoder = family.encoder(checkpoint, asked)
     pages = np.random.default_rng(0).integers(0, 256, (3, 60, 42, 3), np.uint8)
-    shown = conversation("First: {page} then: {page} Fill in the record.", len(pages))
+    shown = conversation(parsed("First: {page} then: {page} Fill in the record."), len(pages))
     item = ModelInput(
         family.prompt(checkpoint, asked, shown, ""),
         tuple(encoder.encode(page) for page in pages),

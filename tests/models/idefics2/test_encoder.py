@@ -18,7 +18,7 @@ from transformers.models.idefics2.image_processing_pil_idefics2 import (
     get_resize_output_image_size,
 )
 
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import PagePlan, Placement
 from pipeline.models.families import BUNDLED, resolve
 from pipeline.models.idefics2.encoder import Idefics2Encoder

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, ModelOutput, PageEncoder, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.idefics2.model import Idefics2Model
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 from pipeline.records import FinishReason, Image
 
 MakeCheckpoint = Callable[..., Path]
@@ -67,7 +67,7 @@ def encoder_of(folder: Path, image_splitting: bool | str = "auto") -> PageEncode
 def prompt(folder: Path, instructions: str = "Read the page.", n_pages: int = 1) -> str:
     checkpoint = resolve(ModelSettings(name=str(folder)))
     return family_of(checkpoint).prompt(
-        checkpoint, ModelSettings(), conversation(instructions, n_pages), ""
+        checkpoint, ModelSettings(), conversation(parsed(instructions), n_pages), ""
     )
 
 

@@ -20,12 +20,12 @@ from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.request import Request
 from pipeline.errors import CheckpointError
 from pipeline.job import Job
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.idefics3 import Idefics3Encoder, Idefics3Family, model_class
 from pipeline.models.token_by_token import TokenByToken
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 from pipeline.records import Image
 from pipeline.runners.run import Options, run
 
@@ -49,7 +49,7 @@ def encoder_of(folder: Path, **settings: Any) -> Idefics3Encoder:
 @cache
 def prompt(folder: Path, n_pages: int = 1, style: Any = "auto", text: str = "Read this.") -> str:
     settings = ModelSettings(name=str(folder), chat_template=style)
-    shown = conversation(text, n_pages)
+    shown = conversation(parsed(text), n_pages)
     return family_of(resolve(settings)).prompt(resolve(settings), settings, shown, "")
 
 

@@ -85,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         about = parts[:2] == ["api", "models"]
+        if len(parts) < 4:
+            return self._refuse(404, "")  # what clients ask about themselves
         owner, model, kind, revision, *file = parts[2:] if about else parts
         name = f"{owner}/{model}"
         commits = self.hub.repositories.get(name)

@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.request import Request
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.attention import Facts, choose_attention, facts
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve

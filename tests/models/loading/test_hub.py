@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline.errors import CheckpointError
 from pipeline.job import Job
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models import adapters
 from pipeline.models.adapters import adapter_folder, pin_adapter
 from pipeline.models.checkpoint_files import settings_folder, stored_tensors, weights_folder

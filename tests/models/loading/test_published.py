@@ -10,10 +10,10 @@ import PIL.Image
 
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.request import Request
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.families import family_of, resolve
-from pipeline.prompting import conversation
+from pipeline.prompting import conversation, parsed
 
 TOKENS = 12
 
@@ -23,7 +23,7 @@ def test_a_checkpoint_as_published_answers_as_the_stock_classes_do(published_fol
     checkpoint = resolve(asked)
     family = family_of(checkpoint)
     model: Any = family.load(checkpoint, asked, Placement())
-    prompt = family.prompt(checkpoint, asked, conversation("Read the page.", 1), "")
+    prompt = family.prompt(checkpoint, asked, conversation(parsed("Read the page."), 1), "")
     assert prompt == "User: Read the page.<image><end_of_utterance>\nAssistant:"
     page = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
     tiles = (family.encoder(checkpoint, asked).encode(page),)

@@ -13,7 +13,7 @@ import torch
 from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.request import Request
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models import quantization
 from pipeline.models.base import ModelInput, Placement
 from pipeline.models.checkpoint_files import stored_tensors

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CheckpointError
-from pipeline.job import Model as ModelSettings
+from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.safetensors_header import BrokenFile, StoredTensor, read_header
