@@ -31,6 +31,11 @@ def ray_session() -> Iterator[None]:
         num_cpus=4,
         object_store_memory=200 << 20,
         include_dashboard=False,
+        # As in a Ray of the runner's own; workers that stay spare the next test their start.
+        _system_config={
+            "idle_worker_killing_time_threshold_ms": 600_000,
+            "task_events_report_interval_ms": 0,
+        },
         log_to_driver=False,
         logging_level=logging.ERROR,
     )

@@ -3,7 +3,7 @@
     python infra/bench/reading.py [--documents 500] [--pairs 200] [--seed 1] [--model nano]
         [--runner ray]
 
-1. The whole pipeline (files, `pagelake run`, `pagelake eval`) beside the training's own loader on
+1. The whole pipeline (files, a run, its evaluation) beside the training's own loader on
    the same documents: if rendering or encoding differed from training, these would part.
 2. Pairs of documents that differ in one printed character: does the answer follow?
 3. Whose values are the answers: the shown document's, or those of the one shown before it?
@@ -16,14 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -33,9 +31,11 @@ from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.evaluation.compare import score_record
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.metrics import edits
 from pipeline.evaluation.scores import Scores
 from pipeline.evaluation.shape import record_shape
+from pipeline.job import Job
 from pipeline.lake.exact_json import loads
 from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement
@@ -43,6 +43,7 @@ from pipeline.models.families import family_of, resolve
 from pipeline.pretrain.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, Shot, page_example
 from pipeline.prompting import conversation, parsed
 from pipeline.records import Image
+from pipeline.runners.run import Options, run
 from pipeline.schema import load_schema
 from pipeline.synth.altered import altered
 from pipeline.synth.corpus import CorpusDocument, corpus_documents, write_corpus
@@ -50,6 +51,8 @@ from pipeline.synth.document import SynthPage, make_document
 from pipeline.synth.draw import Look
 from pipeline.synth.files import look_in_file
 from pipeline.synth.words import Split
+
+RunnerName = Literal["ray", "local"]
 
 GEOMETRY, LAID_OUT = Geometry((12, 16), 14), Shot()
 SCHEMA = load_schema(RECEIPT_SCHEMA)
@@ -113,31 +116,18 @@ def figures(scores: Scores) -> dict[str, float]:
     return found | {"items F1": scores.lists["items"].f1 or 0.0, "document": scores.exact_rate or 0}
 
 
-def through_the_pipeline(folder: Path, model: str, runner: str) -> dict[str, float]:
-    job = folder / "job.yaml"
-    job.write_text(
-        f"input: {{paths: [documents]}}\nschema: {RECEIPT_SCHEMA}\n"
-        f"model: {{name: {model}}}\noutput: {{uri: {folder / 'out'}}}\n"
+def through_the_pipeline(folder: Path, model: str, runner: RunnerName) -> dict[str, float]:
+    output = str(folder / "out")
+    job = Job.model_validate(
+        {
+            "input": {"paths": [str(folder / "documents")]},
+            "schema": RECEIPT_SCHEMA,
+            "model": {"name": model},
+            "output": {"uri": output},
+        }
     )
-    run = [sys.executable, "-m", "pipeline.cli", "run", str(job), "--runner", runner]
-    done = subprocess.run(run, check=False)
-    if done.returncode not in (0, 3):
-        raise SystemExit(f"the run failed with exit code {done.returncode}")
-    told = subprocess.run(
-        [
-            *(sys.executable, "-m", "pipeline.cli", "eval", str(folder / "out"), "--json"),
-            *("--truth", str(folder / "truth.jsonl")),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    report = json.loads(told.stdout)
-    found = {path: field["accuracy"] for path, field in report["fields"].items()}
-    return found | {
-        "items F1": report["lists"]["items"]["f1"],
-        "document": report["exact_rate"],
-    }
+    run(job, Options(runner=runner), Console(stderr=True))
+    return figures(evaluate(output, str(folder / "truth.jsonl")).scores)
 
 
 def through_the_loader(reader: Reader, seed: int, count: int) -> dict[str, float]:
@@ -218,7 +208,7 @@ def cpu_seconds(reader: Reader, seed: int) -> float:
 
 
 def measure(
-    documents: int, pairs_wanted: int, seed: int, model: str, runner: str
+    documents: int, pairs_wanted: int, seed: int, model: str, runner: RunnerName
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         write_corpus(Path(name), seed, documents, Split.TEST)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pipeline.errors import ItemError, printable
-from pipeline.models.devices import DeviceLost, give_back_memory
+from pipeline.models.base import DeviceLost
 from pipeline.records import FailureKind
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ def halving(
     if error is None:
         return
     if error.kind is FailureKind.OUT_OF_MEMORY:
-        give_back_memory()
+        _give_back_memory()
     if len(items) == 1:
         failed(items[0], error)
         return
@@ -52,3 +53,10 @@ def _blame(error: Exception) -> ItemError:
         return ItemError(error.kind, error.message)  # without its frames
     kind = FailureKind.OUT_OF_MEMORY if isinstance(error, MemoryError) else FailureKind.MODEL_ERROR
     return ItemError(kind, printable(f"{type(error).__name__}: {error}")[:500])
+
+
+def _give_back_memory() -> None:
+    """Give what torch holds in reserve on a GPU back to it, if the model has loaded torch."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

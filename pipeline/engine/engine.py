@@ -14,7 +14,6 @@ from typing import Protocol
 from pipeline.engine.memory import MemoryPlan
 from pipeline.engine.request import Request
 from pipeline.engine.static import StaticBatches
-from pipeline.engine.stepper import Stepper
 from pipeline.models.base import Model
 from pipeline.models.stepping import SteppingModel
 from pipeline.records import Generation
@@ -90,17 +89,7 @@ class Engine:
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self._limits = limits
-        self._worker: Worker = (
-            Stepper(
-                model,
-                limits.batch,
-                limits.prefill_tokens,
-                speculate=limits.speculate,
-                fixed_steps=limits.fixed_steps,
-            )
-            if isinstance(model, SteppingModel)
-            else StaticBatches(model, limits.batch)
-        )
+        self._worker = _worker(model, limits)
         self._queue: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._closed = self._drained = False
@@ -202,3 +191,18 @@ class Engine:
                 self._drained = True
             elif item.future.set_running_or_notify_cancel():
                 self._worker.add(item)
+
+
+def _worker(model: Model, limits: Limits) -> Worker:
+    if not isinstance(model, SteppingModel):
+        return StaticBatches(model, limits.batch)
+    # Only here, so that a model without torch, the fake one, is not kept waiting for it.
+    from pipeline.engine.stepper import Stepper
+
+    return Stepper(
+        model,
+        limits.batch,
+        limits.prefill_tokens,
+        speculate=limits.speculate,
+        fixed_steps=limits.fixed_steps,
+    )

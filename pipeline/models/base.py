@@ -120,6 +120,10 @@ class Vocabulary:
     backend: str | None = None
 
 
+class DeviceLost(RuntimeError):
+    """The device failed, and fails from now on whatever it is asked: no sample is to blame."""
+
+
 class Model(Protocol):
     """The model half, loaded and on its device. Not thread-safe: one caller at a time."""
 

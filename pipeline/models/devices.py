@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.models.base import DeviceLost
+
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -20,10 +22,6 @@ def describe_device() -> str:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return f"{len(names)} GPU: {', '.join(names)}"
     return f"CPU only, {torch.get_num_threads()} threads; set resources.gpus_per_actor: 0"
-
-
-class DeviceLost(RuntimeError):
-    """The device failed, and fails from now on whatever it is asked: no sample is to blame."""
 
 
 _DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", DeviceLost)
@@ -45,12 +43,6 @@ def device_errors() -> Iterator[None]:
         if "DefaultCPUAllocator" in str(error):  # how torch says it on a CPU
             raise MemoryError(str(error).splitlines()[0]) from error
         raise
-
-
-def give_back_memory() -> None:
-    """Give what torch holds in reserve on a GPU back to it."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def index_tensor(numbers: Sequence[int] | NDArray[np.int64], device: torch.device) -> Tensor:

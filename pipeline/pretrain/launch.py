@@ -21,7 +21,6 @@ import torch.distributed as dist
 from pipeline.errors import JobError, OutputError, PagelakeError, RunError, one_line
 from pipeline.pretrain import checkpoint
 from pipeline.pretrain.job import TrainJob
-from pipeline.pretrain.train import Trainer
 
 _ENVIRONMENT = {
     # Each process has one core to itself; a waiting thread must not spin on it.
@@ -64,6 +63,8 @@ def train(job: TrainJob) -> bool:
     if torch.cuda.is_available():
         if job.processes > 1:
             raise JobError("processes: on a GPU there is one; set it to 0")
+        from pipeline.pretrain.train import Trainer
+
         with _environment({"TOKENIZERS_PARALLELISM": "false"}):
             return Trainer(job, 0, 1, workers=max(1, (cores or 1) - 1)).run()
     return _train_together(job, job.processes or cores or 1)
@@ -112,6 +113,10 @@ def _rank(
     point: str,
     complaints: SimpleQueue[PagelakeError],
 ) -> None:
+    # Only here: transformers takes seconds to load, and the process that starts this one does
+    # without it.
+    from pipeline.pretrain.train import Trainer
+
     torch.set_num_threads(1)
     trainer = Trainer(TrainJob.model_validate(job), rank, ranks, workers=0)
     if ranks > 1:

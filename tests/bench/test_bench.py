@@ -62,10 +62,10 @@ def test_all_ways_give_the_same_answers_and_ratios_are_numbers() -> None:
 
 
 def test_transformers_own_continuous_batching_reads_the_same_from_images(tmp_path: Path) -> None:
-    work = make_work(tmp_path, "nano", 8, 0, threads=1)
-    found = by_generate_batch(work, slots=3).answers
+    work = make_work(tmp_path, "nano", 4, 0, threads=1)
+    found = by_generate_batch(work, slots=2).answers  # so that some wait, and join others
     assert found == by_engine(replace(work, grammar=None), Limits(4)).answers
-    assert len(set(found)) == 8
+    assert len(set(found)) == 4
 
 
 @pytest.fixture(scope="module")

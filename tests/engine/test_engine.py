@@ -17,8 +17,7 @@ from pipeline.engine.engine import Engine, Limits
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import ItemError
-from pipeline.models.base import ModelInput, ModelOutput, Vocabulary
-from pipeline.models.devices import DeviceLost
+from pipeline.models.base import DeviceLost, ModelInput, ModelOutput, Vocabulary
 from pipeline.models.fake import FakeModel
 from pipeline.records import FailureKind, FinishReason, Generation
 

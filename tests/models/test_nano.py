@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from reading import measure
 from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
@@ -22,7 +20,6 @@ from pipeline.synth.corpus import corpus_documents, write_corpus
 from pipeline.synth.words import Split
 
 NANO = BUNDLED / "nano"
-BENCH = Path(__file__).parent.parent.parent / "infra" / "bench" / "reading.py"
 
 LEAST = {
     "date": 0.9,
@@ -38,18 +35,7 @@ LEAST = {
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    done = subprocess.run(
-        [
-            *(sys.executable, str(BENCH), "--json", "--runner", "local"),
-            *("--documents", "24", "--pairs", "24"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.stdout, done.stderr
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
+    return measure(documents=24, pairs_wanted=24, seed=1, model="nano", runner="local")
 
 
 def test_it_is_small_and_of_the_stock_class() -> None:

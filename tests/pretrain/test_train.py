@@ -66,7 +66,7 @@ def test_a_stopped_training_goes_on_and_ends_with_a_reader(tmp_path: Path) -> No
     )
     assert running.stderr is not None
     assert "from random weights" in running.stderr.readline()
-    time.sleep(3)
+    time.sleep(1.5)  # some steps
     running.send_signal(signal.SIGTERM)
     said = running.communicate(timeout=120)[1]
     assert running.returncode == 130, said
@@ -76,7 +76,7 @@ def test_a_stopped_training_goes_on_and_ends_with_a_reader(tmp_path: Path) -> No
     assert saved.position.documents == saved.position.steps * 2 * 2
     assert saved.position.steps > 0
 
-    seconds = saved.position.seconds + 1.5
+    seconds = saved.position.seconds + 1
     again = subprocess.run(
         command(tmp_path, "--set", f"minutes={seconds / 60}", "--set", "processes=2"),
         capture_output=True,
@@ -115,6 +115,13 @@ def made(folder: Path, **changes: object) -> TrainJob:
     return TrainJob.model_validate(JOB | {"output": str(folder), **changes})
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Route by few pages, and let a reader that has learned nothing not babble on for long."""
+    monkeypatch.setattr("pipeline.pretrain.train._ROUTING_PAGES", 16)
+    monkeypatch.setattr("pipeline.pretrain.validate._LONGEST", 16)
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     saved = checkpoint.load(folder)
     assert saved is not None
@@ -125,10 +132,12 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
     return all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
 
 
-def test_counted_steps_give_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+def test_counted_steps_give_the_same_weights_and_another_seed_others(
+    tmp_path: Path, brief: None
+) -> None:
     readers = {}
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
-        job = made(tmp_path / name, steps=8, seed=seed)
+        job = made(tmp_path / name, steps=6, seed=seed)
         (tmp_path / name).mkdir()
         assert Trainer(job, 0, 1, workers=0).run()
         readers[name] = weights_of(tmp_path / name)
@@ -136,7 +145,9 @@ def test_counted_steps_give_the_same_weights_and_another_seed_others(tmp_path: P
     assert not same(readers["one"], readers["other"])
 
 
-def test_going_on_restores_all_there_is_and_reads_no_document_twice(tmp_path: Path) -> None:
+def test_going_on_restores_all_there_is_and_reads_no_document_twice(
+    tmp_path: Path, brief: None
+) -> None:
     job = made(tmp_path, steps=6)
     first = Trainer(job, 0, 1, workers=0)
     assert first.run()
@@ -154,7 +165,7 @@ def test_going_on_restores_all_there_is_and_reads_no_document_twice(tmp_path: Pa
     assert not torch.equal(old.tiles, new.tiles)
 
 
-def test_more_time_than_before_leads_back_to_no_stage(tmp_path: Path) -> None:
+def test_more_time_than_before_leads_back_to_no_stage(tmp_path: Path, brief: None) -> None:
     assert Trainer(made(tmp_path, steps=6), 0, 1, workers=0).run()
     later = Trainer(made(tmp_path, steps=100), 0, 1, workers=0)
     later._resume()

@@ -39,6 +39,8 @@ MakeJob = Callable[..., Job]
 RunJob = Callable[..., Summary]
 Rows = Callable[[Path | str, str], list[dict[str, Any]]]
 
+FAKE = {"family": "fake", "name": "fake?edge=224"}
+OCR = {"task": "ocr", "schema": "text.v1", "model": FAKE}
 PROVENANCE_OF_A_RUN = ("run_id", "processed_at")
 COSTS = ("rasterize_s", "encode_s", *MODEL_TIMES, "drafted_tokens", "passes")
 """What guesses save depends on which samples were answered before."""
@@ -153,7 +155,7 @@ def test_a_second_run_does_nothing_again(
     folder = tmp_path / "in"
     folder.mkdir()
     shutil.copy(demo / "documents" / "image-01.png", folder)
-    job = make_job([folder])
+    job = make_job([folder], **OCR)
     run_job(job)
     before = rows(tmp_path / "out", "pages")
     shutil.copy(demo / "documents" / "image-02.png", folder)
@@ -171,7 +173,7 @@ def test_same_bytes_under_two_names_are_generated_once(
     folder.mkdir()
     for name in ("a.png", "b.png"):
         shutil.copy(demo / "documents" / "image-01.png", folder / name)
-    summary = run_job(make_job([folder]))
+    summary = run_job(make_job([folder], **OCR))
     assert summary.done.pages == 1
     documents = rows(tmp_path / "out", "documents")
     assert [Path(row["uri"]).name for row in documents] == ["a.png", "b.png"]
@@ -183,8 +185,8 @@ def test_an_output_belongs_to_one_job_until_made_fresh(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
 ) -> None:
     source = demo / "documents" / "image-01.png"
-    run_job(make_job([source]))
-    changed = make_job([source], generation={"max_new_tokens": 200})
+    run_job(make_job([source], **OCR))
+    changed = make_job([source], **OCR, generation={"max_new_tokens": 200})
     with pytest.raises(OutputError, match=r"generation\.max_new_tokens: 1024 -> 200.*--fresh"):
         run_job(changed)
     summary = run_job(changed, fresh=True)
@@ -197,7 +199,7 @@ def test_an_output_belongs_to_one_job_until_made_fresh(
 def test_fresh_with_the_same_settings_does_everything_again(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
 ) -> None:
-    job = make_job([demo / "documents" / "image-01.png"])
+    job = make_job([demo / "documents" / "image-01.png"], **OCR)
     first = run_job(job)
     second = run_job(job, fresh=True)
     assert second.done.pages == 1
@@ -214,7 +216,7 @@ def test_manifest_columns_are_carried_through(
     manifest.write_text(
         f"uri,shop\n{demo / 'documents' / 'image-01.png'},north\n{tmp_path / 'gone.pdf'},south\n"
     )
-    run_job(make_job([], input={"manifest": str(manifest)}))
+    run_job(make_job([], **OCR, input={"manifest": str(manifest)}))
     documents = {Path(row["uri"]).name: row for row in rows(tmp_path / "out", "documents")}
     assert documents["image-01.png"]["source"] == {"shop": "north"}
     assert documents["gone.pdf"]["failure_kind"] == "source_missing"
@@ -226,7 +228,7 @@ def test_pages_are_selected_and_counted_as_skipped(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
 ) -> None:
     source = demo / "documents" / "multipage-02.pdf"
-    run_job(make_job([source], input={"pages": "2-"}))
+    run_job(make_job([source], **OCR, input={"pages": "2-"}))
     (document,) = rows(tmp_path / "out", "documents")
     assert (document["n_pages"], document["pages_ok"], document["pages_skipped"]) == (3, 2, 1)
     assert sorted(row["page_numbers"] for row in rows(tmp_path / "out", "pages")) == [[2], [3]]
@@ -235,7 +237,7 @@ def test_pages_are_selected_and_counted_as_skipped(
 def test_too_many_pages_fail_the_document_whole(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
 ) -> None:
-    run_job(make_job([demo / "documents" / "multipage-02.pdf"], input={"max_pages": 2}))
+    run_job(make_job([demo / "documents" / "multipage-02.pdf"], **OCR, input={"max_pages": 2}))
     (document,) = rows(tmp_path / "out", "documents")
     assert (document["state"], document["failure_kind"]) == ("failed", "too_many_pages")
     assert document["n_pages"] == 3
@@ -274,7 +276,7 @@ def test_ocr_text_of_pages_is_joined(
 
 
 def test_limit_takes_the_first_documents(demo: Path, make_job: MakeJob, run_job: RunJob) -> None:
-    summary = run_job(make_job([demo / "documents"]), limit=2)
+    summary = run_job(make_job([demo / "documents"], **OCR), limit=2)
     assert summary.documents == {"ok": 2}
 
 
@@ -314,9 +316,6 @@ def test_failure_kinds_are_read_or_refused() -> None:
         failure_kinds("slow")
 
 
-FAKE = {"family": "fake", "name": "fake?edge=224"}
-
-
 def interrupted(job: Job, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     """Run a job and press Ctrl-C at its first commit."""
 
@@ -335,14 +334,15 @@ def test_a_mistaken_run_claims_nothing(
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError):
         run_job(make_job([tmp_path / "empty"], model=FAKE))
-    other = make_job([demo / "documents" / "image-01.png"], generation={"max_new_tokens": 9})
+    picture = demo / "documents" / "image-01.png"
+    other = make_job([picture], **OCR, generation={"max_new_tokens": 9})
     assert run_job(other).done.pages == 1
 
 
 def test_an_interrupted_fresh_run_is_gone_on_with(
     demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, rows: Rows
 ) -> None:
-    job = make_job([demo / "documents"], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([demo / "documents"], **OCR)
     first = run_job(job)
     assert first.done.pages == 34
     interrupted(job, run_job, monkeypatch, fresh=True)
@@ -355,7 +355,7 @@ def test_an_interrupted_fresh_run_is_gone_on_with(
 def test_an_interrupted_fresh_run_of_another_job_leaves_the_first_one_usable(
     demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job([demo / "documents"], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([demo / "documents"], **OCR)
     run_job(job)
     other = job.model_copy(update={"prompt": "Read it all."})
     interrupted(other, run_job, monkeypatch, fresh=True)
@@ -377,7 +377,7 @@ def test_of_two_equal_files_the_one_that_opens_is_read(
         return opened(self, source, *rest)
 
     monkeypatch.setattr(Renderer, "open", flaky)
-    job = make_job([folder], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([folder], **OCR)
     assert run_job(job).documents == {"failed": 1, "ok": 1}
 
 
@@ -389,7 +389,7 @@ def test_of_equal_files_the_first_lends_its_name_under_ray_too(
     for number in range(70):
         shade = 0 if number in (0, 69) else number
         PIL.Image.new("L", (40, 30), shade).save(folder / f"{number:02}.png")
-    run_job(make_job([folder], task="ocr", schema="text.v1", model=FAKE), runner="ray")
+    run_job(make_job([folder], **OCR), runner="ray")
     names = sorted(Path(row["uri"]).name for row in rows(tmp_path / "out", "pages"))
     assert names == [f"{number:02}.png" for number in range(69)]
 
@@ -422,7 +422,7 @@ def test_an_output_named_like_markup_is_printed_as_it_is(
 def test_a_small_run_in_between_does_not_undo_a_big_one(
     demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job([demo / "documents"], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([demo / "documents"], **OCR)
     interrupted(job, run_job, monkeypatch)
     run_job(job, limit=1)
     assert run_job(job).pages_reused == 16
@@ -432,7 +432,7 @@ def test_pages_of_a_replaced_file_leave_the_table(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows
 ) -> None:
     source = tmp_path / "x.pdf"
-    job = make_job([source], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([source], **OCR)
     shutil.copy(demo / "documents" / "multipage-02.pdf", source)
     run_job(job)
     shutil.copy(demo / "documents" / "pdf-01.pdf", source)
@@ -498,7 +498,7 @@ def test_a_schema_that_the_model_cannot_spell_says_so(
 def test_a_run_that_lost_its_lock_publishes_nothing(
     demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([demo / "documents" / "image-01.png"], **OCR)
     layout = Layout.open(job.output.uri)
     monkeypatch.setattr(RunProgress, step, lambda *_: layout.delete(LOCK))
     with pytest.raises(RunError, match="this run lost its lock: it was deleted"):
@@ -512,7 +512,7 @@ def test_a_run_that_lost_its_lock_publishes_nothing(
 def test_a_run_gives_its_lock_back(
     demo: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([demo / "documents" / "image-01.png"], **OCR)
     interrupted(job, run_job, monkeypatch)
     assert not Layout.open(job.output.uri).exists(LOCK)
     run_job(job)
@@ -522,7 +522,7 @@ def test_a_run_gives_its_lock_back(
 def test_a_damaged_identity_is_named_and_may_be_deleted(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob
 ) -> None:
-    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([demo / "documents" / "image-01.png"], **OCR)
     run_job(job)
     (identity,) = (tmp_path / "out" / "_pagelake" / "identities").iterdir()
     for text in ("", "[]", '{"salt": 3}', "[" * 100_000):
@@ -537,7 +537,7 @@ def test_a_damaged_identity_is_named_and_may_be_deleted(
 def test_a_lost_file_of_a_finished_run_is_named_and_fresh_does_without_it(
     tmp_path: Path, demo: Path, make_job: MakeJob, run_job: RunJob, rows: Rows, table: str
 ) -> None:
-    job = make_job([demo / "documents" / "image-01.png"], task="ocr", schema="text.v1", model=FAKE)
+    job = make_job([demo / "documents" / "image-01.png"], **OCR)
     run_job(job)
     (file,) = (tmp_path / "out" / table).iterdir()
     file.write_bytes(file.read_bytes()[:-9])

@@ -120,10 +120,11 @@ def test_rows_that_cannot_be_written_are_no_pages_fault(
         Committer(recipe, GivesUp("write", "")).commit(answers)
 
 
-def test_workers_that_hold_no_model_load_no_torch() -> None:
+def test_workers_that_hold_no_model_or_a_fake_one_load_no_torch() -> None:
     code = (
         "import sys, pipeline.runners.ray_steps, pipeline.models.idefics2.encoder\n"
         "import pipeline.models.idefics3\n"
+        "import pipeline.runners.model_process, pipeline.models.fake\n"
         "print(*sys.modules)"
     )
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
