@@ -17,7 +17,9 @@ _USER = re.compile(
 )
 _KEY = re.compile(
     r"""[?&;](?:[\w.-]*[_.-])?(?:access[_-]?key(?:[_-]?id)?|account[_-]?key
-        |secret\w*|password|passwd|token|credentials?|sig|signature|api[_-]?key|private[_-]?key)=""",
+        |secret\w*|password|passwd|pwd|token|jwt|credentials?|sig|signature|api[_-]?key
+        |private[_-]?key)=
+      | [?&;](?:key|auth|code)=    # not page_key or zip_code""",
     re.VERBOSE | re.IGNORECASE,
 )
 

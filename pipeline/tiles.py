@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.records import Image, Tiles
 
 Shapes = Sequence[Sequence[tuple[int, ...]]]
@@ -30,10 +32,16 @@ class LastTiles(Sequence[Sequence[Image]]):
         return len(self.shapes)
 
     def __iter__(self) -> Iterator[Sequence[Image]]:
-        return (page[-1:] for page in self._tiles)
+        return ([_alone(tile) for tile in page[-1:]] for page in self._tiles)
 
     def __getitem__(self, index: Any) -> Any:
         return list(self)[index]
+
+
+def _alone(tile: Image) -> Image:
+    """Copy a tile that is part of a larger buffer, so that the rest of that is let go."""
+    whole = tile.base
+    return tile.copy() if isinstance(whole, np.ndarray) and whole.nbytes > tile.nbytes else tile
 
 
 class Together(Sequence[Sequence[Image]]):

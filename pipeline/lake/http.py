@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from collections.abc import Iterator
-from http.client import HTTPException, HTTPResponse, responses
+from http.client import HTTPException, HTTPResponse, IncompleteRead, InvalidURL, responses
 from typing import cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -52,9 +53,9 @@ def fetch(uri: str, max_bytes: int) -> bytes:
         error.close()
         said = f"the server answers {error.code} {responses.get(error.code, '')}".rstrip()
     except URLError as error:
-        said = f"the server cannot be reached: {_named(error.reason)}"
+        said = f"the server cannot be reached: {_reason(error.reason)}"
     except (OSError, HTTPException, ValueError) as error:
-        said = f"fetching it failed: {_named(error)}"
+        said = f"fetching it failed: {_reason(error)}"
     raise ItemError(FailureKind.SOURCE_MISSING, said)
 
 
@@ -104,7 +105,22 @@ def _too_large(max_bytes: int) -> ItemError:
     )
 
 
-def _named(error: object) -> str:
-    """What went wrong, in words that are the system's own."""
+_PHRASES: tuple[tuple[type, str], ...] = (
+    (TimeoutError, "it takes too long"),
+    (ssl.SSLCertVerificationError, "its certificate is not to be trusted"),
+    (ssl.SSLError, "no secure connection with it can be made"),
+    (IncompleteRead, "the answer broke off"),
+    (ConnectionError, "the connection was cut"),
+    (InvalidURL, "the address is malformed"),
+    (HTTPException, "what is there does not speak HTTP"),
+    (ValueError, "the address is malformed"),
+    (str, "the address is malformed"),  # urllib's way to say that it names no host
+)
+
+
+def _reason(error: object) -> str:
+    """What went wrong, in the system's words or fixed ones: the library's may hold the address."""
     words = getattr(error, "strerror", None)
-    return words if isinstance(words, str) and words else type(error).__name__
+    if isinstance(words, str) and words and not isinstance(error, ssl.SSLError):
+        return words
+    return next((said for kind, said in _PHRASES if isinstance(error, kind)), "no reason is known")

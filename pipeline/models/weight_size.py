@@ -63,8 +63,8 @@ def describe_weights(
     Raises
     ------
     CheckpointError
-        If the weights of a folder are not there, or weights on this machine are not whole. A hub
-        that does not answer is not fatal here: the model may run where the weights are.
+        If the weights of a folder are not there, or not whole. What the hub's cache lacks or has
+        in part is not fatal here: it is fetched by the model's process, where the weights are.
     """
     if checkpoint.family == "fake":
         return None
@@ -73,8 +73,10 @@ def describe_weights(
     try:
         tensors = stored_tensors(checkpoint, folder)
     except CheckpointError as error:
-        if here or not is_on_hub(checkpoint):
+        if not is_on_hub(checkpoint):
             raise
+        if here:
+            return f"model {checkpoint.name}: its weights are to be fetched from the hub again"
         return f"model {checkpoint.name}: its weights are not on this machine ({error})"
     stored = stored_quantization(read_config(folder))
     dtype = effective_dtype(settings.dtype, on_gpu)

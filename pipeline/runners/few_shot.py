@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,9 +14,13 @@ from pipeline.lake.source import content
 from pipeline.models.base import PageEncoder
 from pipeline.printed import harmless, printed_text
 from pipeline.prompting import Shown
-from pipeline.records import Tiles
+from pipeline.records import Tiles, Word
 from pipeline.render.renderer import Renderer
 from pipeline.schema import Schema, Validator
+
+_Words = Sequence[Sequence[Word]]
+_MOST_PAGES = 64
+"""Of all examples together: each is shown before every sample, and held by every model."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +48,23 @@ def draw_examples(
     Raises
     ------
     JobError
-        If a page cannot be drawn, or an answer does not fit the schema.
+        If there are too many pages, a page cannot be drawn, or an answer does not fit the schema.
     """
     if not job.examples:
         return Examples()
     answers = [_answer(job, schema, number) for number in range(len(job.examples))]
     renderer = Renderer(job.render, encoder.plan_page, password)
     try:
-        drawn = [
-            _pages(example, renderer, encoder, images, job.input.http_bytes)
-            for example in job.examples
-        ]
+        drawn: list[tuple[Tiles, _Words]] = []
+        for example in job.examples:
+            room = _MOST_PAGES - sum(len(words) for _, words in drawn)
+            drawn.append(_pages(example, renderer, encoder, images, job.input.http_bytes, room))
     finally:
         renderer.close()
     return Examples(
         tuple(
-            Shown(len(tiles), text, answer)
-            for (tiles, text), answer in zip(drawn, answers, strict=True)
+            Shown(len(tiles), harmless(printed_text(words)), answer)
+            for (tiles, words), answer in zip(drawn, answers, strict=True)
         ),
         tuple(page for tiles, _ in drawn for page in tiles),
     )
@@ -80,16 +85,27 @@ def _answer(job: Job, schema: Schema, number: int) -> str:
 
 
 def _pages(
-    example: Example, renderer: Renderer, encoder: PageEncoder, images: bool, http_bytes: int
-) -> tuple[Tiles, str]:
+    example: Example,
+    renderer: Renderer,
+    encoder: PageEncoder,
+    images: bool,
+    http_bytes: int,
+    room: int,
+) -> tuple[Tiles, _Words]:
     tiles, words = [], []
     for uri in example.pages:
         try:
-            for number in range(1, renderer.open(content(uri, http_bytes)).n_pages + 1):
+            n_pages = renderer.open(content(uri, http_bytes)).n_pages
+            if len(words) + n_pages > room:
+                raise JobError(
+                    f"examples: {uri}: with it they have more than {_MOST_PAGES} pages in all; "
+                    "show fewer, or files of single pages"
+                )
+            for number in range(1, n_pages + 1):
                 page = renderer.draw(number)
                 words.append(page.words)
                 if images:
                     tiles.append(encoder.encode(page.image))
         except ItemError as error:
             raise JobError(f"examples: {uri}: {error.message}") from error
-    return tiles, harmless(printed_text(words))
+    return tiles, words

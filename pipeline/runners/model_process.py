@@ -14,13 +14,16 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from pipeline.errors import PagelakeError, RunError, one_line
 from pipeline.models.base import Placement
 from pipeline.records import Answer, Failed
-from pipeline.runners.answerer import Answerer
 from pipeline.runners.model_messages import Alive, Answered, Ask, Broken, Ready, Refused, Reply
 from pipeline.runners.recipe import Question
+
+if TYPE_CHECKING:
+    from pipeline.runners.answerer import Answerer
 
 _BEAT_S = 0.5
 _PR_SET_PDEATHSIG = 1
@@ -52,6 +55,8 @@ def _load(
     question: Question, placement: Placement, send: Callable[[Reply], None]
 ) -> Answerer | None:
     try:
+        from pipeline.runners.answerer import Answerer  # torch: the question is taken in before
+
         return Answerer(question, placement)
     except PagelakeError as error:
         send(Refused(error))

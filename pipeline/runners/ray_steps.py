@@ -26,7 +26,7 @@ class _Slices:
     rows_per_task = 1
 
     def __init__(self, recipe: Recipe, name: str) -> None:
-        self._recipe = recipe
+        self._recipe = recipe.without_prompts
         self._name = name
 
     def _rows(self, tasks: pa.Table) -> Iterator[pa.Table]:
@@ -85,7 +85,7 @@ class CommitTask:
     """Answers -> a receipt, in a CPU task."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+        self._recipe = recipe.without_prompts
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Commit a shard's answers."""

@@ -58,6 +58,11 @@ class Recipe(Question):
     password: str | None = field(default=None, repr=False)
 
     @property
+    def without_prompts(self) -> Recipe:
+        """What tasks without the model need: prompts and examples may be many megabytes."""
+        return replace(self, prompts=(), examples=Examples())
+
+    @property
     def question(self) -> Question:
         """The model's part alone."""
         return Question(self.job, self.schema, self.checkpoint, self.prompts, self.examples)

@@ -181,7 +181,7 @@ class Supervisor:
         try:
             while process.connection.poll():
                 self._last_sign = time.monotonic()
-                reason = self._hear(process.connection.recv())
+                reason = self._hear(process.receive())
                 if reason is not None:
                     process.end()
                     self._bury(FailureKind.MODEL_CRASH, reason)

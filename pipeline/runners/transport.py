@@ -71,7 +71,7 @@ ANSWERS = pa.schema(
     ]
 )
 
-_CODEC = pa.Codec("zstd", compression_level=1)
+_CODEC = pa.Codec("zstd")
 
 
 def samples_table(samples: Iterable[Sample | Failed]) -> pa.Table:
@@ -119,10 +119,12 @@ class PackedTiles(Sequence[Sequence[Image]]):
 
 
 def pack(tiles: Sequence[Image]) -> bytes:
-    """Compress tiles into one run of bytes."""
-    packed: bytes = _CODEC.compress(
-        b"".join(np.ascontiguousarray(tile).data for tile in tiles), asbytes=True
-    )
+    """Compress tiles into one run of bytes, without joining them first: documents are large."""
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, _CODEC.name) as stream:
+        for tile in tiles:
+            stream.write(np.ascontiguousarray(tile).data)
+    packed: bytes = sink.getvalue().to_pybytes()
     return packed
 
 

@@ -134,3 +134,11 @@ def test_the_last_tiles_are_the_whole_pages() -> None:
     assert [page[0][0, 0, 0] for page in shown] == [4, 4, 4]
     assert tile_shapes(shown) == [[(4, 4, 1)]] * 3
     assert len(shown) == 3
+
+
+def test_the_last_tiles_let_go_of_the_others() -> None:
+    buffer = np.zeros((5, 4, 4, 1), np.uint8)
+    ((last,),) = LastTiles([list(buffer)])
+    assert not np.shares_memory(last, buffer)
+    alone = np.zeros((4, 4, 1), np.uint8)
+    assert next(iter(LastTiles([[alone]])))[0] is alone

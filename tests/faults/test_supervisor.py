@@ -21,6 +21,7 @@ from pipeline.job import Job, Limits
 from pipeline.models.base import Placement
 from pipeline.printed import printed_text
 from pipeline.records import Answer, Failed, FailureKind, Sample, SampleId
+from pipeline.runners.few_shot import Examples
 from pipeline.runners.notes import Notes
 from pipeline.runners.recipe import prepare
 from pipeline.runners.steps import named
@@ -101,6 +102,15 @@ def test_the_model_is_tried_with_what_the_job_shows_it(
     sample = _blank(prepare(Job.model_validate({**job, "prompt": prompt}), "run"))
     assert len(sample.tiles) == images
     assert printed_text(sample.words) == "blank"
+
+
+def test_large_examples_reach_a_model_that_starts_slower_than_its_deadline(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Examples(tiles=((np.zeros((2048, 2048, 3), np.uint8),),))
+    monkeypatch.setattr("pipeline.runners.recipe.draw_examples", lambda *_, **__: shown)
+    monkeypatch.setattr("pipeline.runners.supervisor._LOADING_S", 20)
+    assert kinds(supervise(item_s=0.3).answer([page(3)])) == {}
 
 
 def test_a_sample_that_hangs_the_model_is_ended_by_its_deadline(supervise: Supervise) -> None:

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.errors import JobError
 from pipeline.job import Job
+from pipeline.render.renderer import Renderer
+from pipeline.runners.few_shot import Examples
+from pipeline.runners.ray_steps import CommitTask, DrawTask, PlanTask
 from pipeline.runners.recipe import prepare
 
 MakeJob = Callable[..., Job]
+FAKE = {"family": "fake", "name": "fake?edge=32"}
 
 
 @pytest.mark.parametrize("change", [{"quantization": "nf4"}, {"dtype": "bfloat16"}])
@@ -41,3 +50,30 @@ def test_a_bound_on_lists_is_part_of_what_a_row_is() -> None:
         return prepare(Job.model_validate(job), "run").provenance.fingerprint
 
     assert fingerprint(max_items=10) != fingerprint(max_items=99)
+
+
+def test_tasks_without_the_model_do_not_carry_prompts_and_examples(make_job: MakeJob) -> None:
+    shown = Examples(tiles=((np.zeros((1024, 1024, 3), np.uint8),),))
+    recipe = replace(
+        prepare(make_job(["a.pdf"], task="ocr", schema="text.v1", model=FAKE), "run"),
+        prompts=("Read. " * 100_000,),
+        examples=shown,
+    )
+    tasks = PlanTask(recipe, "x"), DrawTask(recipe, "x"), CommitTask(recipe)
+    assert max(len(pickle.dumps(task)) for task in tasks) < 20_000
+    assert recipe.question.examples is shown
+
+
+def test_examples_of_too_many_pages_are_refused_before_they_are_drawn(
+    make_job: MakeJob, demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = Renderer.draw
+    monkeypatch.setattr(Renderer, "draw", lambda self, n: drawn.append(n) or draw(self, n))
+    monkeypatch.setattr("pipeline.runners.few_shot._MOST_PAGES", 5)
+    three = str(demo / "documents" / "multipage-02.pdf")
+    examples = [{"pages": [three], "answer": "x"}, {"pages": [three], "answer": "x"}]
+    job = make_job(["a.pdf"], task="ocr", schema="text.v1", model=FAKE, examples=examples)
+    with pytest.raises(JobError, match=r"examples: .*multipage-02\.pdf: .* more than 5 pages"):
+        prepare(job, "run")
+    assert drawn == [1, 2, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -186,3 +187,12 @@ def test_a_page_of_text_travels_far_smaller_than_its_pixels() -> None:
         draw.text((40, 20 + 15 * line), f"Item {line}  {line * 37 % 101} x 12.{line:02d}  EUR", 0)
     tile = np.asarray(page)[:, :, None]
     assert len(pack([tile])) * 10 < tile.nbytes
+
+
+def test_packing_takes_little_more_memory_than_what_is_packed() -> None:
+    tiles = [np.zeros((512, 512, 3), np.uint8) for _ in range(20)]
+    tracemalloc.start()
+    packed = pack(tiles)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(packed) + tiles[0].nbytes

@@ -22,6 +22,7 @@ from pipeline.models.adapters import adapter_folder, pin_adapter
 from pipeline.models.checkpoint_files import settings_folder, stored_tensors, weights_folder
 from pipeline.models.families import resolve
 from pipeline.models.weight_size import describe_weights
+from pipeline.runners.recipe import prepare
 from pipeline.runners.run import Options, run
 
 NAME = "Owner/small-idefics2"
@@ -185,6 +186,9 @@ def test_weights_damaged_in_the_cache_are_fetched_again(
     broken = folder / shards(files)[0]
     broken.write_bytes(damage(broken.read_bytes()))
     hub.served.clear()
+    job = {"input": {"paths": ["x"]}, "task": "ocr", "output": {"uri": "out"}}
+    recipe = prepare(Job.model_validate({**job, "model": {"name": NAME}}), "run")
+    assert recipe.weights == f"model {NAME}: its weights are to be fetched from the hub again"
     assert weights_folder(checkpoint) == folder
     assert fetched(hub) == {broken.name: 1}
     assert broken.read_bytes() == files[broken.name]
