@@ -145,7 +145,10 @@ def test_what_goes_wrong_is_said_without_the_address(
     )
     nowhere = (missing, "the server cannot be reached: the address is malformed")
     assert failure("http:///a.pdf") == nowhere
-    assert failure("http://127.0.0.1:x/") == (missing, "fetching it failed: the address is malformed")
+    assert failure("http://127.0.0.1:x/") == (
+        missing,
+        "fetching it failed: the address is malformed",
+    )
     secure = (missing, "the server cannot be reached: no secure connection with it can be made")
     assert failure(web.replace("http", "https")) == secure
     monkeypatch.setattr(http, "_WHOLE_S", 0.05)
