@@ -160,7 +160,15 @@ def _family_name(settings: ModelSettings, config: Mapping[str, Any]) -> str:
             f"model.name: '{settings.name}' is a '{found}' model; this version reads "
             f"{', '.join(name for name in _FAMILIES if name != 'fake')}"
         )
-    return found if settings.family == "auto" else settings.family
+    if settings.family == "auto":
+        return found
+    # The config of a model derived from a known one may have a type of its own.
+    if _FAMILIES.get(found, _FAMILIES[settings.family]) is not _FAMILIES[settings.family]:
+        raise CheckpointError(
+            f"model.family: '{settings.name}' is of family {found}, not {settings.family}; "
+            "leave model.family out"
+        )
+    return settings.family
 
 
 def _content_hash(path: Path) -> str:

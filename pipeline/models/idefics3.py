@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from pipeline.errors import CheckpointError
 from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, PagePlan, Placement
 from pipeline.models.chat import render
-from pipeline.models.processors import shared_processor
+from pipeline.models.processors import image_setting, shared_processor
 from pipeline.records import Image
 from pipeline.tiles import Shapes
 
@@ -124,13 +124,13 @@ class Idefics3Family:
 
     def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics3Encoder:
         """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
-        images = shared_processor(checkpoint, PROCESSOR).image_processor
+        setting = partial(image_setting, checkpoint, shared_processor(checkpoint, PROCESSOR))
         if settings.shortest_edge is not None:
             raise CheckpointError(
                 f"model.shortest_edge: '{checkpoint.name}' enlarges every page to its longest edge "
                 "and has no shortest; remove it"
             )
-        square = int(images.max_image_size["longest_edge"])
+        square = setting("max_image_size.longest_edge")
         most = _LARGEST // square * square
         if (edge := settings.longest_edge) is not None and (edge % square or edge > most):
             raise CheckpointError(
@@ -139,10 +139,10 @@ class Idefics3Family:
             )
         asked = settings.image_splitting
         return Idefics3Encoder(
-            longest_edge=min(_LARGEST, int(edge or images.size["longest_edge"])),
+            longest_edge=min(_LARGEST, edge or setting("size.longest_edge")),
             square=square,
-            splitting=bool(images.do_image_splitting if asked == "auto" else asked),
-            resample=int(images.resample),
+            splitting=bool(setting("do_image_splitting", 0) if asked == "auto" else asked),
+            resample=setting("resample", 0),
         )
 
     def prompt(

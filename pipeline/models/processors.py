@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +35,11 @@ def load_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
         raise CheckpointError(
             f"model.name: the processor of '{checkpoint.name}' does not load: {one_line(error)}"
         ) from error
+    if not (hasattr(processor, "tokenizer") and hasattr(processor, "image_processor")):
+        raise CheckpointError(
+            f"model.name: '{checkpoint.name}' has no processor of both images and text, but a "
+            f"{type(processor).__name__}"
+        )
     processor.tokenizer.padding_side = "left"
     return processor
 
@@ -42,6 +48,22 @@ def load_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
 def shared_processor(checkpoint: Checkpoint, kind: str = "AutoProcessor") -> Any:
     """Return a processor as `load_processor` does, the same one again: not to be changed."""
     return load_processor(checkpoint, kind)
+
+
+def image_setting(checkpoint: Checkpoint, processor: Any, key: str, least: int = 1) -> int:
+    """Return a whole number of a processor's images, by its key there: "size.longest_edge".
+
+    Raises CheckpointError if there is none, or it is less than `least`.
+    """
+    value = processor.image_processor
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+    if not isinstance(value, int) or value < least:
+        raise CheckpointError(
+            f"model.name: the processor of '{checkpoint.name}' has no usable {key}; mend its "
+            "preprocessor_config.json or processor_config.json"
+        )
+    return int(value)
 
 
 def load_config(checkpoint: Checkpoint) -> Any:

@@ -14,7 +14,7 @@ from pipeline.lake.source import content
 from pipeline.models.base import PageEncoder
 from pipeline.printed import harmless, printed_text
 from pipeline.prompting import Shown
-from pipeline.records import Tiles, Word
+from pipeline.records import Image, Tiles, Word
 from pipeline.render.renderer import Renderer
 from pipeline.schema import Schema, Validator
 
@@ -92,7 +92,8 @@ def _pages(
     http_bytes: int,
     room: int,
 ) -> tuple[Tiles, _Words]:
-    tiles, words = [], []
+    tiles: list[Sequence[Image]] = []
+    words: list[Sequence[Word]] = []
     for uri in example.pages:
         try:
             n_pages = renderer.open(content(uri, http_bytes)).n_pages

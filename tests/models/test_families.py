@@ -55,6 +55,12 @@ def load(folder: Path, **settings: object) -> Any:
     return family_of(resolve(asked)).load(resolve(asked), asked, Placement())
 
 
+def edit_size(folder: Path, size: dict[str, int]) -> None:
+    file = folder / "processor_config.json"
+    images = json.loads(file.read_text())["image_processor"]
+    edit(file, image_processor=images | {"size": size})
+
+
 def edit(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
@@ -142,6 +148,36 @@ def test_the_family_can_be_named(folder: Path) -> None:
     assert isinstance(family_of(found(folder, family="idefics2")), Idefics2Family)
     fake = found("anything?edge=224", family="fake")
     assert isinstance(family_of(fake), FakeFamily)
+
+
+@pytest.mark.parametrize("family", ["idefics", "idefics3", "smolvlm"])
+def test_a_family_that_a_known_model_is_not_of_is_refused(family: str) -> None:
+    assert complaint(lambda: found("nano", family=family)) == (
+        f"model.family: 'nano' is of family idefics2, not {family}; leave model.family out"
+    )
+
+
+def test_idefics3_and_smolvlm_are_read_by_the_same_family(folder: Path) -> None:
+    edit(folder / "config.json", model_type="smolvlm")
+    assert found(folder, family="idefics3").family == "idefics3"
+
+
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [
+        ("idefics", "image_size"),
+        ("idefics2", "size.longest_edge"),
+        ("idefics3", "max_image_size.longest_edge"),
+    ],
+)
+def test_a_processor_without_what_its_family_reads_is_named(
+    folder: Path, family: str, key: str
+) -> None:
+    edit(folder / "config.json", model_type="finetuned")
+    edit_size(folder, {"height": 112, "width": 112})
+    checkpoint, asked = found(folder, family=family), ModelSettings(name=str(folder))
+    message = complaint(lambda: family_of(checkpoint).encoder(checkpoint, asked))
+    assert f"has no usable {key}" in message
 
 
 def test_the_revision_follows_the_contents_not_the_place(folder: Path, tmp_path: Path) -> None:

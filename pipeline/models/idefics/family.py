@@ -12,7 +12,7 @@ from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.chat import render
 from pipeline.models.idefics.encoder import IdeficsEncoder
-from pipeline.models.processors import shared_processor
+from pipeline.models.processors import image_setting, shared_processor
 
 END_OF_UTTERANCE = "<end_of_utterance>"
 """Known to the tokenizers of the instructed checkpoints only."""
@@ -40,10 +40,12 @@ class IdeficsFamily:
         CheckpointError
             Also for settings that mean nothing to this family.
         """
-        images = shared_processor(checkpoint).image_processor
-        edge = int(images.image_size)
+        processor = shared_processor(checkpoint)
+        edge = image_setting(checkpoint, processor, "image_size")
         _check(settings, f"'{checkpoint.name}' reads each page as one image of {edge} x {edge} px")
-        return IdeficsEncoder(edge=edge, resample=int(images.resample))
+        return IdeficsEncoder(
+            edge=edge, resample=image_setting(checkpoint, processor, "resample", 0)
+        )
 
     def prompt(
         self,

@@ -5,7 +5,8 @@ Laurençon et al., "What matters when building vision-language models?", arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 
 from pipeline.conversation import Conversation
 from pipeline.errors import CheckpointError
@@ -13,7 +14,7 @@ from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Model, Placement
 from pipeline.models.chat import render
 from pipeline.models.idefics2.encoder import Idefics2Encoder
-from pipeline.models.processors import load_config, shared_processor
+from pipeline.models.processors import image_setting, load_config, shared_processor
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].capitalize() }}"
@@ -31,15 +32,15 @@ class Idefics2Family:
 
     def encoder(self, checkpoint: Checkpoint, settings: ModelSettings) -> Idefics2Encoder:
         """Read the checkpoint's image processor into an encoder. Raises CheckpointError."""
-        images = shared_processor(checkpoint).image_processor
         asked = settings.image_splitting
-        splitting = bool(images.do_image_splitting) if asked == "auto" else bool(asked)
+        setting = partial(image_setting, checkpoint, shared_processor(checkpoint))
+        splitting = bool(setting("do_image_splitting", 0) if asked == "auto" else asked)
         if splitting and checkpoint.canvas is not None:
             raise CheckpointError(
                 f"model.image_splitting: '{checkpoint.name}' reads pages of one fixed size, whole; "
                 "set it to false"
             )
-        longest, shortest = _edges(checkpoint, settings, images.size)
+        longest, shortest = _edges(checkpoint, settings, setting)
         return Idefics2Encoder(longest, shortest, splitting, checkpoint.canvas)
 
     def prompt(
@@ -68,11 +69,11 @@ class Idefics2Family:
 
 
 def _edges(
-    checkpoint: Checkpoint, settings: ModelSettings, trained: Mapping[str, int]
+    checkpoint: Checkpoint, settings: ModelSettings, trained: Callable[[str], int]
 ) -> tuple[int, int]:
     """Return the bounds of a tile's sides, in pixels: the checkpoint's, or the job's."""
-    longest = settings.longest_edge or int(trained["longest_edge"])
-    shortest = settings.shortest_edge or min(longest, int(trained["shortest_edge"]))
+    longest = settings.longest_edge or trained("size.longest_edge")
+    shortest = settings.shortest_edge or min(longest, trained("size.shortest_edge"))
     if settings.longest_edge is None and settings.shortest_edge is None:
         return longest, shortest
     key = "shortest_edge" if settings.longest_edge is None else "longest_edge"
