@@ -37,9 +37,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     content = planning.content
 
-    def noted(uri: str) -> Path | bytes:
+    def noted(uri: str, *rest: Any) -> Path | bytes:
         names.append(Path(uri).name)
-        return content(uri)
+        return content(uri, *rest)
 
     monkeypatch.setattr(planning, "content", noted)
     return names
