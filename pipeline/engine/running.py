@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 
 import torch
@@ -40,7 +41,7 @@ class RunningBatch:
         """
         self._decoder = model.decoder
         self._chooser = Chooser(model, threads)
-        self.slots = slots
+        self._wanted = self.slots = slots
         self.plan: MemoryPlan | None = None
         self._cache = SlotCache(self._decoder.shape, slots, 0)
         self._fixed_steps = fixed_steps
@@ -51,8 +52,7 @@ class RunningBatch:
 
         Raises MemoryError if there is no room for them.
         """
-        # Fixed steps need a position that no row uses.
-        length = -(-(length + self._fixed_steps) // _ROUND) * _ROUND
+        length = self._rounded(length)
         if length <= self._cache.length:
             return
         shape = self._decoder.shape
@@ -67,6 +67,29 @@ class RunningBatch:
                 self._cache = self._cache.lengthened(length)
             else:
                 self._renew(plan)
+        self._follow(plan)
+
+    def shorten(self, length: int) -> None:
+        """Provide more slots, of so many tokens, if these are twice as long and fewer than wanted.
+
+        None may be in use, or be promised to rows that wait.
+        """
+        length, shape = self._rounded(length), self._decoder.shape
+        if self.slots == self._wanted or 2 * length > self._cache.length:
+            return
+        own = self.slots * self._cache.length * shape.bytes_a_token
+        free = free_bytes(shape.device) + own
+        plan = plan_memory(self._wanted, length, shape.bytes_a_token, free)
+        if plan.slots > self.slots:
+            with suppress(MemoryError), device_errors():
+                self._renew(plan)
+                self._follow(plan)
+
+    def _rounded(self, length: int) -> int:
+        # Fixed steps need a position that no row uses.
+        return -(-(length + self._fixed_steps) // _ROUND) * _ROUND
+
+    def _follow(self, plan: MemoryPlan) -> None:
         self.plan, self.slots = plan, plan.slots
         if self._fixed_steps:
             self._fixed = FixedSteps(self._decoder, self._cache)

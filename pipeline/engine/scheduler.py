@@ -71,7 +71,7 @@ class Scheduler:
         row.slot = slot
         self.running.sort(key=lambda row: row.slot)
 
-    def shrink(self, slots: int) -> None:
-        """Allow fewer rows from now on; none may be running."""
+    def resize(self, slots: int) -> None:
+        """Allow so many rows from now on; none may be running."""
         self._slots = slots
         self._free = list(range(slots))

@@ -140,9 +140,11 @@ class Stepper:
 
     def _make_room(self, length: int) -> None:
         scheduler = self._scheduler
+        if self.idle():
+            self._batch.shorten(length)
         self._batch.make_room(length, keep=self._holding)
-        if self._batch.slots < scheduler.slots:
-            scheduler.shrink(self._batch.slots)
+        if self._batch.slots != scheduler.slots:
+            scheduler.resize(self._batch.slots)
 
     def _drafter(self, request: Request) -> Drafter | None:
         if self._history is None:

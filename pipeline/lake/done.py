@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.lake.keys import KeySet, as_array, last_places, page_key
+from pipeline.lake.keys import KeySet, last_places, page_key
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.parquet import KEY_ROWS, read_batches
 from pipeline.lake.row_pages import RowPages
@@ -43,17 +43,22 @@ def done_set(
 
     With `retry` None every failed page is done again. With a set, pages whose failure is of one of
     these kinds are done again (truncated ones too, if asked for), and all others count as done.
+
+    A row of which some pages have a newer row finishes none of the others, however it ended: its
+    answer is about all of them, and no page may be told about in two rows.
     """
-    keys, done = [as_array([])], [np.zeros(0, dtype=np.bool_)]
+    files, done = [], [np.zeros(0, dtype=np.bool_)]
     for name in ledger.page_files(fingerprint):
         for batch in read_batches(ledger.layout, name, _COLUMNS, KEY_ROWS):
-            pages = RowPages.of(batch["document_id"], batch["page_numbers"])
-            keys.append(pages.keys)
-            done.append(pages.spread(_finished(batch, retry)))
-    all_keys, finished = np.concatenate(keys), np.concatenate(done)
-    keys.clear()  # ten million pages are 160 MB, and sorting them wants as much again
-    places = last_places(all_keys)
-    return DoneSet(KeySet(all_keys[places[finished[places]]]))
+            files.append(RowPages.of(batch["document_id"], batch["page_numbers"]))
+            done.append(_finished(batch, retry))
+    rows, finished = RowPages.joined(files), np.concatenate(done)
+    files.clear()  # ten million pages are 200 MB, and sorting them wants as much again
+    places = last_places(rows.keys)
+    latest = np.zeros(len(rows.keys), np.bool_)
+    latest[places] = True
+    finished = rows.spread(finished & rows.all(latest))
+    return DoneSet(KeySet(rows.keys[places[finished[places]]]))
 
 
 def _finished(batch: pa.RecordBatch, retry: frozenset[FailureKind] | None) -> NDArray[np.bool_]:

@@ -55,6 +55,10 @@ class RowPages:
         found[rows] = np.logical_or.reduceat(pages, starts) if len(rows) else False
         return found
 
+    def all(self, pages: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Say of each row whether all of its pages are True."""
+        return ~self.any(~pages)
+
 
 def live_rows(files: Sequence[RowPages]) -> list[NDArray[np.bool_]]:
     """Return a mask of the live rows of each file; files and their rows come oldest first."""

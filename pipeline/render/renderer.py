@@ -31,6 +31,8 @@ from pipeline.render.shared import Canvas, SharedFile
 
 # What pdfium leaks over documents is bounded by starting afresh.
 _DOCUMENTS_A_PROCESS = 500
+# And what pdfium keeps of the pages of one, 70 KB each, by opening it anew.
+_PAGES_AN_OPENING = 32
 _LEAST_MEMORY_LEFT = 0.5
 
 
@@ -122,6 +124,7 @@ class Renderer:
         self._n_opened = 0
         self._document: _Document | None = None
         self._opened: _Way | None = None
+        self._n_drawn = 0
 
     def open(self, source: Path | bytes, media_type: MediaType | None = None) -> DocumentInfo:
         """Open a document in place of the one before; it stays open until the next.
@@ -218,6 +221,7 @@ class Renderer:
         request = Open(path, media_type, self._password, way.reader, way.forms)
         opened = process.ask(request, Opened, process.budget())
         self._opened = way
+        self._n_drawn = 0
         return opened
 
     def _ladder(self, media_type: MediaType) -> tuple[_Way, ...]:
@@ -231,8 +235,9 @@ class Renderer:
 
     def _draw_once(self, document: _Document, number: int, way: _Way) -> Page:
         process = self._running()
-        if self._opened != way:
+        if self._opened != way or self._n_drawn >= _PAGES_AN_OPENING:
             self._open_in(process, document.path, document.media_type, way)
+        self._n_drawn += 1
         budget = process.budget()
         measured = process.ask(Measure(number), Measured, budget)
         if not (0 < measured.width < math.inf and 0 < measured.height < math.inf):

@@ -43,7 +43,7 @@ from pipeline.selection import PageSelection, page_ranges, parse_pages
 from pipeline.stages.encode import encode, read_text, require_text, together
 from pipeline.stages.parse import Validate, parse_failed, parse_json, parse_text
 from pipeline.stages.plan import plan
-from pipeline.stages.rasterize import rasterize
+from pipeline.stages.rasterize import OpenDocument, rasterize
 from pipeline.stages.write import write_pages
 
 
@@ -91,11 +91,11 @@ class Drawer:
     def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
         self._watch = watch
         self._renderer = _renderer(recipe)
+        self._document = OpenDocument(self._renderer, recipe.job.input.http_bytes)
         self._drawing_s = longest_s(recipe.job.render)
         self._encoder = recipe.encoder
         self._shows_images = recipe.shows_images
         self._by_document = recipe.job.unit == "document"
-        self._http_bytes = recipe.job.input.http_bytes
 
     def draw(self, shard: Shard) -> Iterator[Sample | Failed]:
         """Yield samples, or failures of pages: every planned page is in exactly one of them."""
@@ -112,7 +112,7 @@ class Drawer:
             key, label = named(window, () if number is None else (number,))
             return self._watch.item("rasterize", key, label, self._drawing_s)
 
-        pages = rasterize(window, self._renderer, around, self._http_bytes)
+        pages = rasterize(window, self._document, around)
         for number in window.page_numbers:
             sample_id = SampleId(
                 window.document_id, window.uri, window.n_pages, (number,), window.source

@@ -68,5 +68,5 @@ def test_the_last_rows_move_down_into_gaps() -> None:
 def test_fewer_slots_hold_fewer_rows() -> None:
     scheduler, asked = Scheduler(2), rows(4)
     scheduler.waiting.extend(asked)
-    scheduler.shrink(1)
+    scheduler.resize(1)
     assert joined(scheduler) == asked[:1]

@@ -270,6 +270,22 @@ def test_a_request_too_long_beside_others_waits_until_they_have_left(
     assert found == nano.expected[:8]
 
 
+@pytest.mark.parametrize("fixed_steps", [False, True])
+def test_slots_made_for_a_long_request_are_given_back_once_all_have_left(
+    nano: Fixture, monkeypatch: pytest.MonkeyPatch, fixed_steps: bool
+) -> None:
+    long = 1500
+    room = 2.5 * long * nano.model.decoder.shape.bytes_a_token
+    monkeypatch.setattr("pipeline.engine.running.free_bytes", lambda _: int(room))
+    with Engine(nano.model, Limits(batch=4, fixed_steps=fixed_steps)) as engine:
+        (first,) = answers(engine, [nano.request([0], long)])
+        assert engine.plan is not None
+        assert engine.plan.slots < 4
+        found = answers(engine, [nano.request([i]) for i in range(1, 7)])
+        assert engine.plan.slots == 4
+    assert [one.text for one in (first, *found)] == nano.expected[:7]
+
+
 def test_scores_that_are_not_numbers_fail_their_row_and_leave_a_clean_slot(
     nano: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

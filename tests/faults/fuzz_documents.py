@@ -29,7 +29,7 @@ from pipeline.render.renderer import Renderer
 from pipeline.stages.discover import discover
 from pipeline.stages.encode import encode
 from pipeline.stages.plan import plan, shards
-from pipeline.stages.rasterize import rasterize
+from pipeline.stages.rasterize import OpenDocument, rasterize
 
 _DEMO = Path(__file__).parents[2] / "jobs" / "demo" / "documents"
 _FONTS = Path(__file__).parents[2] / "pipeline" / "synth" / "fonts"
@@ -207,7 +207,8 @@ class Documents:
     def _items(self, planned: Plan, renderer: Renderer) -> list[Page | Failure]:
         todo = planned.page_numbers[:_PAGES]
         windows = [window for shard in shards([(planned, todo)]) for window in shard.windows]
-        items = [item for window in windows for item in rasterize(window, renderer)]
+        document = OpenDocument(renderer)
+        items = [item for window in windows for item in rasterize(window, document)]
         if (planned.failure is None) != (len(items) > 0) or len(items) != len(todo):
             raise Escape(f"{len(todo)} pages planned, {len(items)} ended; {planned.failure}")
         for number, item in zip(todo, items, strict=True):

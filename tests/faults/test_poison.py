@@ -19,7 +19,7 @@ from pipeline.records import Document, Failure, FailureKind, MediaType, Page, Pl
 from pipeline.render.renderer import Renderer
 from pipeline.stages.discover import discover
 from pipeline.stages.plan import plan, shards
-from pipeline.stages.rasterize import rasterize
+from pipeline.stages.rasterize import OpenDocument, rasterize
 
 MAX_PAGES = 5000  # as jobs have it
 PATH = os.environ["PATH"]
@@ -62,7 +62,8 @@ def ends(planned: Plan, renderer: Renderer) -> list[Page | Failure]:
     """Every page of a plan, drawn as a run would."""
     found = shards([(planned, planned.page_numbers)])
     windows = [window for shard in found for window in shard.windows]
-    return [item for window in windows for item in rasterize(window, renderer)]
+    document = OpenDocument(renderer)
+    return [item for window in windows for item in rasterize(window, document)]
 
 
 def cpu_s() -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -47,6 +48,18 @@ def test_the_newest_row_decides(output):
     assert done(output) == [1]
 
 
+@pytest.mark.parametrize("retry", [None, frozenset(), frozenset({CRASH})])
+@pytest.mark.parametrize("ends", [None, CRASH, TRUNCATED])
+def test_a_row_finishes_its_pages_while_it_is_the_newest_of_them_all(output, retry, ends):
+    record = {"total": 1} if ends is None else None
+    whole = output.page("a", 1, record, fails=ends)
+    output.write([replace(whole, id=replace(whole.id, page_numbers=(1, 2, 3)))])
+    kept = [] if ends is CRASH and retry != frozenset() else [1, 2, 3]
+    assert done(output, retry) == kept
+    output.write([output.page("a", 2, {"total": 1})], run="r2")
+    assert done(output, retry) == [2]
+
+
 def test_another_fingerprint_is_other_work(output):
     output.write([output.page("a", 1, {"total": 1})])
     assert done(output, fingerprint="f2") == []
@@ -89,25 +102,29 @@ def test_twenty_thousand_rows_are_as_a_plain_dict_has_them(output, monkeypatch, 
     ids = [f"{drawn.getrandbits(256):064x}" for _ in range(3000)]
     ends = [("ok", None), ("truncated", TRUNCATED), ("failed", CRASH), ("failed", ENCRYPTED)]
     newest = {}
-    files = []
+    files, written = [], []
     for number in range(5):
         rows = []
-        for _ in range(4000):
+        for place in range(4000):
             pages = [1] if drawn.random() < 0.8 else drawn.sample(range(1, 9), drawn.randint(1, 3))
             state, kind = drawn.choice(ends)
             rows.append((drawn.choice(ids), pages, state, kind))
-            newest |= {(rows[-1][0], page): (state, kind) for page in pages}
+            newest |= {(rows[-1][0], page): (number, place) for page in pages}
+        written.append(rows)
         names = ("document_id", "page_numbers", "state", "failure_kind")
         table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
         files.append(f"pages/{number}.parquet")
         write_table(output.layout, files[-1], table)
     monkeypatch.setattr(type(output.ledger), "page_files", lambda *_: files)
 
-    def finished(state: str, kind: FailureKind | None) -> bool:
+    def finished(number: int, place: int) -> bool:
+        document, pages, state, kind = written[number][place]
+        if any(newest[document, page] != (number, place) for page in pages):
+            return False  # other pages of the row were done again
         return state != "failed" if retry is None else kind not in retry
 
     found = done_set(output.ledger, "f1", retry)
-    expected = {key: finished(*end) for key, end in newest.items()}
+    expected = {key: finished(*row) for key, row in newest.items()}
     assert len(newest) < 15_000  # rows were replaced
     assert {key: found.contains(*key) for key in newest} == expected
     assert len(found) == sum(expected.values())

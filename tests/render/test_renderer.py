@@ -11,6 +11,8 @@ from PIL import Image
 
 from pipeline.errors import ItemError, JobError
 from pipeline.records import FailureKind, MediaType
+from pipeline.render.messages import Open
+from pipeline.render.process import RenderProcess
 
 HELLO = b"BT /F1 40 Tf 20 80 Td (Hello) Tj ET"
 SQUARE = b"/MediaBox [0 0 200 200]"
@@ -48,6 +50,21 @@ def test_image_owns_its_memory_and_survives_the_next_page(renderer, pdf_of):
     assert black.dtype == np.uint8
     assert black[:400, :400].max() == 0
     assert blank.min() == 255
+
+
+def test_a_long_document_is_opened_anew_now_and_then(renderer, pdf_of, monkeypatch):
+    opened = []
+    ask = RenderProcess.ask
+
+    def noted(process, request, *rest):
+        opened.extend([request] if isinstance(request, Open) else [])
+        return ask(process, request, *rest)
+
+    monkeypatch.setattr(RenderProcess, "ask", noted)
+    monkeypatch.setattr("pipeline.render.renderer._PAGES_AN_OPENING", 2)
+    renderer.open(pdf_of(*[(SQUARE, b"0 g 0 0 200 200 re f")] * 5))
+    assert all((renderer.draw(number).image[:400, :400] == 0).all() for number in range(1, 6))
+    assert len(opened) == 3
 
 
 def test_grey_pages_have_one_channel_and_coloured_ones_three(renderer, pdf_of):

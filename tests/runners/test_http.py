@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,9 +31,11 @@ class Served(BaseHTTPRequestHandler):
 
     folder: Path
     renewed = 0
+    asked: ClassVar[Counter[str]] = Counter()
 
     def do_GET(self) -> None:  # what http.server calls
         path, _, query = self.path.partition("?")
+        self.asked[path] += 1
         if path.startswith("/to/"):
             self._answer(302, {"Location": query})
         elif path == "/lies":  # says nothing of its length, and never ends
@@ -75,6 +78,7 @@ def web(demo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(Served, "folder", demo / "documents", raising=False)
     monkeypatch.setattr(Served, "renewed", 0)
+    monkeypatch.setattr(Served, "asked", Counter())
     with ThreadingHTTPServer(("127.0.0.1", 0), Served) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -119,6 +123,15 @@ def test_documents_at_web_addresses_are_read_like_others(
     assert found["/image-01.png?page=1"]["source"] == {"n": "7"}
     again = run_job(asked)
     assert (again.documents_known, again.pages_reused) == (0, 4)
+
+
+def test_a_document_is_fetched_to_be_planned_and_once_to_be_drawn(
+    web: str, tmp_path: Path, run_job: RunJob
+) -> None:
+    asked = job(tmp_path, paths=f"{web}/multipage-02.pdf", http=True)
+    of_one = {"unit": "document", "pages_per_sample": 1}
+    assert run_job(asked.model_copy(update=of_one)).pages["ok"] == 3
+    assert Served.asked == {"/multipage-02.pdf": 2}
 
 
 def test_what_goes_wrong_is_said_without_the_address(

@@ -13,9 +13,10 @@ from pipeline.errors import ItemError
 from pipeline.job import Job
 from pipeline.models.base import ModelInput, ModelOutput
 from pipeline.models.fake import FakeModel
-from pipeline.records import FailureKind, Page
+from pipeline.records import Answer, Failed, FailureKind, Page
 from pipeline.render.renderer import Renderer
 from pipeline.runners.progress import RunProgress
+from pipeline.runners.steps import Committer
 from pipeline.runners.summary import Summary
 
 MakeJob = Callable[..., Job]
@@ -177,6 +178,39 @@ def test_a_sample_that_failed_whole_may_come_back_in_parts(
     flawed[2] = FailureKind.RENDER_CRASH
     assert run_job(job).documents == {"partial": 1}
     assert pages_of(rows, job) == [("a", [1, 3], "ok"), ("a", [2], "failed")]
+
+
+@pytest.mark.parametrize("retry", [None, frozenset({FailureKind.RENDER_CRASH})])
+def test_a_sample_done_again_in_part_when_a_run_was_killed_is_done_again_in_full(
+    tmp_path: Path,
+    make_job: MakeJob,
+    run_job: RunJob,
+    rows: Rows,
+    flawed: dict[int, FailureKind],
+    monkeypatch: pytest.MonkeyPatch,
+    retry: frozenset[FailureKind] | None,
+) -> None:
+    job = make_job([write_pdf(tmp_path / "in" / "a.pdf", 3)], **FOUR)
+    commit = Committer.commit
+
+    def fail(self: FakeModel, *_: object) -> None:
+        raise MemoryError("not this time")
+
+    def some(self: Committer, answers: Sequence[Answer | Failed]) -> None:
+        commit(self, answers[:1])  # the page that failed comes first
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeModel, "generate", fail)
+        assert run_job(job).done.kinds == {"out_of_memory": 3}
+    flawed[2] = FailureKind.RENDER_CRASH
+    with monkeypatch.context() as patch:
+        patch.setattr(Committer, "commit", some)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job)
+    flawed.clear()
+    assert run_job(job, retry=retry).pages == {"ok": 3, "truncated": 0, "failed": 0}
+    assert pages_of(rows, job) == [("a", [1, 2, 3], "ok")]
 
 
 def test_an_interrupted_run_does_unfinished_samples_only(
