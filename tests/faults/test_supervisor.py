@@ -98,7 +98,12 @@ def test_a_sample_that_kills_the_process_fails_and_all_others_are_answered(
 def test_the_model_is_tried_with_what_the_job_shows_it(
     tmp_path: Path, prompt: str, images: int
 ) -> None:
-    job = {"input": {"paths": ["x"]}, "task": "ocr", "output": {"uri": str(tmp_path)}}
+    job = {
+        "input": {"paths": ["x"]},
+        "task": "ocr",
+        "model": {"family": "fake", "name": "fake"},
+        "output": {"uri": str(tmp_path)},
+    }
     sample = _blank(prepare(Job.model_validate({**job, "prompt": prompt}), "run"))
     assert len(sample.tiles) == images
     assert printed_text(sample.words) == "blank"
