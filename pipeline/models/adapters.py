@@ -16,9 +16,11 @@ _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 def pin_adapter(adapter: str) -> str:
     """Return a folder as it is, and a hub id (owner/name, or owner/name@revision) with its commit.
 
-    Raises CheckpointError if the hub has none such.
+    Raises CheckpointError if there is no such folder, or the hub has none such.
     """
     if _is_folder(adapter):
+        if not Path(adapter).expanduser().is_dir():
+            raise _missing(adapter)
         return adapter
     name, _, revision = adapter.partition("@")
     commit = fetch_first(_KEY, name, revision or None, _CONFIG).parent.name
@@ -35,10 +37,7 @@ def adapter_folder(adapter: str) -> Path:
     """
     path = Path(adapter).expanduser()
     if adapter.startswith((".", "/", "~")) and not path.is_dir():
-        raise CheckpointError(
-            f"{_KEY}: there is no folder '{adapter}'; give a folder made by save_pretrained, or "
-            "a hub id (owner/name)"
-        )
+        raise _missing(adapter)
     if find_spec("peft") is None:
         raise CheckpointError(f"{_KEY}: needs the peft package; pip install pagelake[adapters]")
     if not path.is_dir():
@@ -47,6 +46,13 @@ def adapter_folder(adapter: str) -> Path:
     if not (path / _WEIGHTS).is_file():  # peft would be content with a pickle, which may run code
         raise CheckpointError(f"{_KEY}: '{adapter}' has no {_WEIGHTS}; save it as such")
     return path
+
+
+def _missing(adapter: str) -> CheckpointError:
+    return CheckpointError(
+        f"{_KEY}: there is no folder '{adapter}'; give a folder made by save_pretrained, or a hub "
+        "id (owner/name)"
+    )
 
 
 def load_adapter(model: Any, adapter: str, folder: Path) -> None:

@@ -63,8 +63,8 @@ def render(
         )
     if (found := prompt.count(placeholder)) != (shown := count_images(conversation)):
         raise JobError(
-            f"prompt: it would show {found} images and there are {shown}; a text of the prompt "
-            f"holds {placeholder}, or the chat template leaves images out"
+            f"prompt: it would show {found} images and there are {shown}; its text, the preamble "
+            f"or an example holds {placeholder}, or the chat template leaves images out"
         )
     return _begun_once(prompt.strip(" \n"), processor.tokenizer)
 

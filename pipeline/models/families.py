@@ -77,7 +77,7 @@ def resolve(settings: ModelSettings) -> Checkpoint:
     if settings.family not in ("auto", *_FAMILIES):
         raise CheckpointError(
             f"model.family: there is no family '{settings.family}'; "
-            f"there are {', '.join(_FAMILIES)}"
+            f"there are {', '.join(name for name in _FAMILIES if name != 'fake')}"
         )
     if settings.family == "fake":
         return Checkpoint(settings.name, "fake", settings.name, revision="fake")

@@ -124,7 +124,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
             task=job.task,
             schema_id=schema.id,
             model_id=checkpoint.name,
-            model_revision=checkpoint.revision,
+            model_revision=_revision(job, checkpoint),
             prompt_hash=identity["prompt"],
             pipeline_version=__version__,
             fingerprint=_hash(json.dumps(identity, sort_keys=True)),
@@ -192,6 +192,12 @@ def _warnings(schema: Schema, checkpoint: Checkpoint) -> tuple[str, ...]:
         f"model '{checkpoint.name}' was trained to answer {known} only; "
         f"its answers to {schema.id} mean nothing",
     )
+
+
+def _revision(job: Job, checkpoint: Checkpoint) -> str:
+    """Say which weights answer: an adapter's revision stands behind its base's."""
+    adapter = job.model.adapter
+    return checkpoint.revision + ("" if adapter is None else f"+{adapter_revision(adapter)}")
 
 
 def _untold(job: Job, checkpoint: Checkpoint, prompt: str) -> Iterator[str]:

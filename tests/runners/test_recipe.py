@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import JobError
+from pipeline.errors import CheckpointError, JobError
 from pipeline.job import Job
 from pipeline.render.renderer import Renderer
 from pipeline.runners.few_shot import Examples
@@ -77,3 +77,14 @@ def test_examples_of_too_many_pages_are_refused_before_they_are_drawn(
     with pytest.raises(JobError, match=r"examples: .*multipage-02\.pdf: .* more than 5 pages"):
         prepare(job, "run")
     assert drawn == [1, 2, 3]
+
+
+def test_rows_name_the_adapter_behind_its_base(make_job: MakeJob, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    with pytest.raises(CheckpointError, match=r"model\.adapter: there is no folder"):
+        prepare(make_job(["a.pdf"], model={"name": "nano", "adapter": str(adapter)}), "run")
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"x")
+    base = prepare(make_job(["a.pdf"]), "run").provenance.model_revision
+    tuned = prepare(make_job(["a.pdf"], model={"name": "nano", "adapter": str(adapter)}), "run")
+    assert tuned.provenance.model_revision.startswith(f"{base}+")
