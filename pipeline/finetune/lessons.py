@@ -93,6 +93,12 @@ class Teacher:
             for i, turn in enumerate(turns)
             if turn.role is Role.USER
         ]
+        question = row.exchanges[0].question
+        if question and question.strip() not in last:
+            raise InputError(
+                f"{row.where}: the model's chat template leaves its question out, so nothing of "
+                "it could be learned; set model.chat_template to default, or take another model"
+            )
         if not (drawn.shapes or drawn.text.strip()):
             raise InputError(f"{row.where}: has no text layer, and its prompt shows no image")
         text = self._widened(row, last, drawn)

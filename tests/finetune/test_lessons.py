@@ -102,6 +102,8 @@ def test_a_rows_own_question_is_asked(make_job: MakeJob, teach: Teach, slips: Pa
         teach(make_job(task="ask"), row("Tea", None))
     (lesson,), _ = teach(make_job(task="ocr"), row("Tea 0.50", None))
     assert lesson.answer == "Tea 0.50"
+    with pytest.raises(InputError, match="row 1: the model's chat template leaves its question"):
+        teach(make_job(task="ask", model={"name": "nano"}), row("Tea"))
 
 
 @pytest.mark.parametrize(
