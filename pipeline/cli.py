@@ -6,6 +6,7 @@ Nothing heavy is imported until a command runs, so that `pagelake --help` is ins
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,12 +52,28 @@ def main() -> None:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Turn Ctrl-C into one line and an exit code; typer would swallow it."""
+    asked = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heeded:
+        signal.signal(signal.SIGINT, stop)
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # What is interrupted may fail in ways of its own: Ray makes an exit of it now and then.
+        if not (asked or isinstance(error, KeyboardInterrupt)):
+            raise
         _complain("stopped; what was committed stays, run the same command again to continue")
         # An orderly exit would tear down a model that is still computing, and crash in its threads.
         os._exit(EXIT_INTERRUPTED)
+    finally:
+        if heeded:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _complain(message: str) -> None:

@@ -153,6 +153,25 @@ def test_doctor_finds_what_this_machine_has() -> None:
         assert f" {name}: " in done.stdout
 
 
+def test_ctrl_c_is_told_whatever_becomes_of_what_it_interrupts() -> None:
+    code = (
+        "import sys, time\nfrom pipeline.cli import _interruptible\n"
+        "with _interruptible():\n    try:\n        print('ready', flush=True)\n"
+        "        time.sleep(60)\n    except KeyboardInterrupt:\n        sys.exit(1)\n"
+    )
+    process = subprocess.Popen(
+        ["env", "--default-signal=INT", sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, "run the same command again" in said) == (130, True)
+
+
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(job_file: Path, runner: str) -> None:
     slow = ["--set", "model.name=fake?edge=224&seconds=30"]
