@@ -80,7 +80,9 @@ class RayRunner:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._started:
+        # Its shutdown in the midst of work may end this process by itself, with an exit code of its
+        # own. A process that was interrupted is about to end, and Ray's own end with it.
+        if self._started and kind is not KeyboardInterrupt:
             ray.shutdown()
 
     def plan(self, listing: str) -> Iterator[Plan]:
