@@ -124,7 +124,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
             task=job.task,
             schema_id=schema.id,
             model_id=checkpoint.name,
-            model_revision=_revision(job, checkpoint),
+            model_revision=_revision(checkpoint, identity["model.adapter"]),
             prompt_hash=identity["prompt"],
             pipeline_version=__version__,
             fingerprint=_hash(json.dumps(identity, sort_keys=True)),
@@ -194,10 +194,9 @@ def _warnings(schema: Schema, checkpoint: Checkpoint) -> tuple[str, ...]:
     )
 
 
-def _revision(job: Job, checkpoint: Checkpoint) -> str:
+def _revision(checkpoint: Checkpoint, adapter: str | None) -> str:
     """Say which weights answer: an adapter's revision stands behind its base's."""
-    adapter = job.model.adapter
-    return checkpoint.revision + ("" if adapter is None else f"+{adapter_revision(adapter)}")
+    return checkpoint.revision + ("" if adapter is None else f"+{adapter}")
 
 
 def _untold(job: Job, checkpoint: Checkpoint, prompt: str) -> Iterator[str]:
