@@ -39,8 +39,9 @@ def _finetune(name_or_path: str, overrides: Sequence[str], output: str | None) -
     from pipeline.finetune.job import load_finetune_job
 
     job = load_finetune_job(name_or_path, overrides, output)
-    from pipeline.finetune.launch import check_packages, output_folder
+    from pipeline.finetune.launch import check_packages
     from pipeline.finetune.launch import train as train_here
+    from pipeline.lake.folders import output_folder
 
     if job.workers == 1:
         return train_here(job)
@@ -48,7 +49,7 @@ def _finetune(name_or_path: str, overrides: Sequence[str], output: str | None) -
     from pipeline.finetune.curve import following
     from pipeline.runners.ray_train import train_together
 
-    folder, needs = output_folder(job), job.resources
+    folder, needs = output_folder(job.output), job.resources
     with following(folder):
         return train_together(
             train_here,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from pipeline.errors import CheckpointError, JobError, OutputError
+from pipeline.errors import CheckpointError, JobError
 from pipeline.finetune import made_for
 from pipeline.finetune.curve import Curve
 from pipeline.finetune.data import Row, read_rows, split
@@ -20,7 +20,7 @@ from pipeline.finetune.learner import Collator, Learner, Lessons
 from pipeline.finetune.lessons import Lesson, Teacher
 from pipeline.finetune.samples import Studio
 from pipeline.finetune.stopping import Stopping
-from pipeline.lake.folders import lock
+from pipeline.lake.folders import lock, output_folder
 from pipeline.model_settings import Model
 from pipeline.models.base import Placement
 from pipeline.models.families import family_of, resolve
@@ -48,7 +48,7 @@ def train(job: FinetuneJob) -> bool:
         If the loss leaves the finite numbers.
     """
     check_packages(job)
-    folder = output_folder(job)
+    folder = output_folder(job.output)
     rank, ranks = 0, 1
     if dist.is_available() and dist.is_initialized():
         rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -67,18 +67,6 @@ def check_packages(job: FinetuneJob) -> None:
             raise JobError(
                 f"pagelake finetune: needs the {package} package; pip install pagelake[{extra}]"
             )
-
-
-def output_folder(job: FinetuneJob) -> Path:
-    """Make the folder that a training writes to. Raises OutputError if it cannot be."""
-    folder = Path(job.output)
-    if "://" in job.output:
-        raise OutputError(f"output: '{job.output}' is no local folder; a training writes to one")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"output: '{folder}' cannot be made: {error.strerror}") from error
-    return folder
 
 
 class _Training:

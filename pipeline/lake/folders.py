@@ -12,6 +12,18 @@ from typing import IO
 from pipeline.errors import OutputError
 
 
+def output_folder(output: str) -> Path:
+    """Make the folder that a training writes to. Raises OutputError if it cannot be."""
+    folder = Path(output)
+    if "://" in output:
+        raise OutputError(f"output: '{output}' is no local folder; a training writes to one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"output: '{folder}' cannot be made: {error.strerror}") from error
+    return folder
+
+
 def lock(folder: Path) -> IO[bytes]:
     """Return a file that holds the folder while it is open; the system lets go of it at any death.
 

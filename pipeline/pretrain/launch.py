@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from pipeline.errors import JobError, OutputError, PagelakeError, RunError, one_line
+from pipeline.errors import JobError, PagelakeError, RunError, one_line
+from pipeline.lake.folders import output_folder
 from pipeline.pretrain import checkpoint
 from pipeline.pretrain.job import TrainJob
 
@@ -51,13 +51,7 @@ def train(job: TrainJob) -> bool:
     RunError
         If a process died, or the numbers left the finite ones.
     """
-    folder = Path(job.output)
-    if "://" in job.output:
-        raise OutputError(f"output: '{job.output}' is no local folder; a training writes to one")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"output: '{folder}' cannot be made: {error.strerror}") from error
+    folder = output_folder(job.output)
     checkpoint.check(folder, job)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if torch.cuda.is_available():
