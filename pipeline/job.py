@@ -6,6 +6,7 @@ Frozen pydantic models, one a section of the job file; a key they do not know is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.model_settings import Model
 from pipeline.section import LONG_S, Location, SchemaRef, Section, listed
 from pipeline.selection import parse_pages
+from pipeline.store_settings import Store
 
 TEXT_SCHEMA = "text.v1"
 """The built-in schema of task `ocr`."""
@@ -178,7 +180,23 @@ class Output(Section):
     """Where the tables go."""
 
     uri: Location = Field(min_length=1, description="Folder or URI of the tables.")
-    format: Literal["parquet"] = Field(default="parquet", description="The tables' format.")
+    format: Literal["parquet", "iceberg", "delta"] = Field(
+        default="parquet",
+        description="Parquet files in the output; or also a table of Iceberg or Delta Lake, into "
+        "which each run brings its documents in one snapshot.",
+    )
+    table: Location | None = Field(
+        default=None,
+        min_length=1,
+        description="The table's name in the catalog, such as lake.receipts (iceberg), or its URI "
+        "(delta).",
+    )
+    catalog: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An Iceberg catalog by its name in pyiceberg's own configuration; a SQLite "
+        "catalog inside the output if null.",
+    )
 
 
 class Job(Section):
@@ -222,6 +240,11 @@ class Job(Section):
     )
     examples: tuple[Example, ...] = Field(
         default=(), description="Pages with their right answers, shown before each sample."
+    )
+    stores: Mapping[str, Store] = Field(
+        default={},
+        description="How to reach object stores, by the beginning of their URIs: s3://, or "
+        "s3://bucket/folder.",
     )
     model: Model = Field(default=Model(), description="Which model answers.")
     generation: Generation = Field(default=Generation(), description="How the model answers.")

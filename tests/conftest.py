@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
+from s3_server import KEYS, S3Server, s3_server
 
 # One thread a model: tests share their cores with Ray, and the small model gains nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -61,3 +62,18 @@ def rows() -> Callable[[Path | str, str], Rows]:
         return found
 
     return read
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[S3Server]:
+    """A real S3 endpoint in a process of its own, shared by all tests."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_endpoint: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The endpoint, with its keys in the environment."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return s3_endpoint

@@ -27,7 +27,7 @@ from pipeline.evaluation.metrics import fits
 from pipeline.evaluation.shape import Leaf, List, Object, RecordShape, Shape, join, unknown_keys
 from pipeline.evaluation.uris import truth_key
 from pipeline.lake.exact_json import dumps, loads
-from pipeline.lake.source import filesystem
+from pipeline.lake.stores import Stores
 
 NO_GROUP = "(none)"
 """The group of a document that does not state the column grouped by."""
@@ -169,7 +169,7 @@ def _rows(file: str, by: str | None) -> Iterator[tuple[str, Row]]:
     suffix = file.rpartition(".")[2].lower()
     reader = {"csv": _csv_rows, "parquet": _parquet_rows, "pq": _parquet_rows}.get(suffix)
     try:
-        store, path = filesystem(file)
+        store, path = Stores().filesystem(file)
         with store.open_input_file(path) as stream:
             yield from _json_rows(stream, file) if reader is None else reader(stream, file, by)
     except FileNotFoundError as error:

@@ -26,7 +26,7 @@ from pyarrow import fs
 
 from pipeline.errors import InputError, ItemError, one_line
 from pipeline.lake.exact_json import dumps, loads
-from pipeline.lake.source import filesystem
+from pipeline.lake.stores import Stores
 from pipeline.lake.values import converter
 
 _ANSWERS = ("answer", "record_json", "record")
@@ -73,7 +73,7 @@ def read_rows(location: str) -> list[Row]:
         If it cannot be read, or a row is not as above. The message names the row.
     """
     try:
-        store, path = filesystem(location)
+        store, path = Stores().filesystem(location)
         if store.get_file_info(path).type == fs.FileType.Directory:
             rows = list(_output(store, path, location))
         else:

@@ -17,7 +17,8 @@ from pyarrow import fs
 from pipeline.errors import InputError, ItemError, one_line
 from pipeline.finetune.data import Row
 from pipeline.job import Job
-from pipeline.lake.source import content, filesystem, modified_text
+from pipeline.lake.source import Source, modified_text
+from pipeline.lake.stores import Stores
 from pipeline.models.base import PageEncoder
 from pipeline.printed import printed_text
 from pipeline.records import Tiles
@@ -83,7 +84,7 @@ class Studio:
     def _key(self, row: Row) -> str:
         """What tells drawings apart: another file, other pages, or other settings."""
         try:
-            store, path = filesystem(row.uri)
+            store, path = Stores().filesystem(row.uri)
             info = store.get_file_info(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{row.where}: {row.uri}: {one_line(error)}") from error
@@ -97,7 +98,7 @@ class Studio:
         if self._renderer is None:
             self._renderer = Renderer(self._job.render, self._encoder.plan_page)
         try:
-            n_pages = self._renderer.open(content(row.uri)).n_pages
+            n_pages = self._renderer.open(Source().content(row.uri)).n_pages
             numbers = self._numbers(row, n_pages)
             pages = [self._renderer.draw(number) for number in numbers]
             tiles = [self._encoder.encode(page.image) for page in pages] if self._images else []

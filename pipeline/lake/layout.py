@@ -32,6 +32,7 @@ from typing import Any, Self
 from pyarrow import fs
 
 from pipeline.errors import OutputError, one_line
+from pipeline.lake.stores import Stores
 
 DOCUMENTS = "documents"
 PAGES = "pages"
@@ -65,9 +66,10 @@ class Layout:
     uri: str
     filesystem: fs.FileSystem
     root: str
+    stores: Stores = Stores()
 
     @classmethod
-    def open(cls, uri: str) -> Self:
+    def open(cls, uri: str, stores: Stores = Stores()) -> Self:
         """Resolve a local path or URI. Touches nothing.
 
         Raises
@@ -76,12 +78,12 @@ class Layout:
             If the URI has a scheme that pyarrow.fs does not know, or no path.
         """
         if "://" not in uri:
-            return cls(uri, fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()))
+            return cls(uri, fs.LocalFileSystem(), str(Path(uri).expanduser().absolute()), stores)
         try:
-            filesystem, root = fs.FileSystem.from_uri(uri)
+            filesystem, root = stores.filesystem(uri)
         except (OSError, ValueError) as error:
             raise OutputError(f"output {uri}: {one_line(error)}") from error
-        return cls(uri, filesystem, root.rstrip("/"))
+        return cls(uri, filesystem, root.rstrip("/"), stores)
 
     def prepare(self) -> None:
         """Make the folders, and prove that the output can be written by writing.

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from pipeline.lake.source import modified_text
+from pipeline.lake.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _remote_entry(info: FileInfo) -> Entry:
     return Entry(info.path, info.type, info.size, modified_text(info))
 
 
-def locate(name: str, tree: Tree, folder: str) -> tuple[Tree, str]:
+def locate(name: str, tree: Tree, folder: str, stores: Stores = Stores()) -> tuple[Tree, str]:
     """Return the tree that a path or URI lies in, and its path there.
 
     A relative path is taken from `folder` in `tree`. Raises ValueError if the URI is of no known
@@ -125,7 +126,7 @@ def locate(name: str, tree: Tree, folder: str) -> tuple[Tree, str]:
         return LocalTree(), posixpath.normpath("/" + path.lstrip("/"))
     if match := re.fullmatch(r"([A-Za-z][\w+.-]*://[^/?]*)([^?]*)(\?.*)?", name, re.DOTALL):
         root, key, query = match.groups("")
-        remote = _remote_tree(root, query)
+        remote = _remote_tree(root, query, stores)
         return remote, posixpath.join(remote.base, unquote(key).strip("/"))
     if name.startswith("/"):
         return LocalTree(), posixpath.normpath(name)
@@ -133,8 +134,8 @@ def locate(name: str, tree: Tree, folder: str) -> tuple[Tree, str]:
 
 
 @cache
-def _remote_tree(root: str, query: str) -> RemoteTree:
-    filesystem, base = FileSystem.from_uri(f"{root}/{query}")
+def _remote_tree(root: str, query: str, stores: Stores) -> RemoteTree:
+    filesystem, base = stores.filesystem(f"{root}/{query}")
     return RemoteTree(filesystem, base, root, query)
 
 

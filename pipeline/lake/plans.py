@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.lake.layout import RUNS, Layout
+from pipeline.lake.stores import Stores
 from pipeline.records import (
     Document,
     Failure,
@@ -198,21 +199,21 @@ def read_rows(
 
 def count_rows(layout: Layout, path: str) -> int:
     """Return how many rows a file of `write_rows` has."""
-    n_rows: int = _opened(layout.uri, path).metadata.num_rows
+    n_rows: int = _opened(layout.uri, layout.stores, path).metadata.num_rows
     return n_rows
 
 
 def read_slice(layout: Layout, path: str, start: int, stop: int) -> pa.Table:
     """Return the rows from `start` up to `stop` of a file of `write_rows`."""
     first, last = start // ROWS_PER_GROUP, (stop - 1) // ROWS_PER_GROUP
-    groups = _opened(layout.uri, path).read_row_groups(list(range(first, last + 1)))
+    groups = _opened(layout.uri, layout.stores, path).read_row_groups(list(range(first, last + 1)))
     return groups.slice(start - first * ROWS_PER_GROUP, stop - start)
 
 
 @lru_cache(maxsize=2)
-def _opened(uri: str, path: str) -> pq.ParquetFile:
+def _opened(uri: str, stores: Stores, path: str) -> pq.ParquetFile:
     """A process that reads one slice reads more: the footer is parsed once."""
-    return pq.ParquetFile(Layout.open(uri).open_input(path))
+    return pq.ParquetFile(Layout.open(uri, stores).open_input(path))
 
 
 def chunks(items: Iterable[T], size: int = ROWS_PER_GROUP) -> Iterator[list[T]]:

@@ -1,63 +1,25 @@
-"""Reading input documents, wherever they are: local paths, every URI that pyarrow.fs knows, and
-web addresses."""
+"""Reading input documents, wherever they are: local paths, object stores, and web addresses."""
 
 from __future__ import annotations
 
-import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 from pyarrow import fs
 
 from pipeline.errors import ItemError, one_line
+from pipeline.job import Job
 from pipeline.lake.http import fetch, is_http
+from pipeline.lake.stores import Stores
 from pipeline.records import FailureKind
 
 NO_HTTP = "web addresses are read only with input.http: true"
 
 
-def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return the filesystem of a local path or URI, and the path inside it.
-
-    Raises
-    ------
-    ValueError
-        If the URI's scheme is unknown.
-    """
-    if "://" not in uri:
-        return fs.LocalFileSystem(), uri
-    if uri.startswith("file://"):
-        # pyarrow takes no name that is not UTF-8; the system does.
-        return fs.LocalFileSystem(), os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
-    found, path = fs.FileSystem.from_uri(uri)
-    return found, path
-
-
 def modified_text(info: fs.FileInfo) -> str:
     """Return a file's modification time in nanoseconds as text: it tells versions apart."""
     return str(info.mtime_ns) if info.mtime_ns is not None else ""
-
-
-def check_unchanged(uri: str, size: int, modified: str) -> None:
-    """Raise ItemError `source_missing` or `source_changed` if a document is not as listed.
-
-    Of a web address nothing is listed.
-    """
-    if is_http(uri):
-        return
-    try:
-        found = _size_and_modified(*filesystem(uri))
-    except FileNotFoundError:
-        found = None
-    except OSError as error:
-        raise ItemError(FailureKind.SOURCE_MISSING, error.strerror or one_line(error)) from error
-    except ValueError as error:
-        raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
-    if found is None:
-        raise ItemError(FailureKind.SOURCE_MISSING, "there is no such file")
-    if found != (size, modified):
-        raise ItemError(FailureKind.SOURCE_CHANGED, "the file changed after it was listed")
 
 
 def _size_and_modified(store: fs.FileSystem, path: str) -> tuple[int, str] | None:
@@ -68,26 +30,58 @@ def _size_and_modified(store: fs.FileSystem, path: str) -> tuple[int, str] | Non
     return (info.size, modified_text(info)) if info.type == fs.FileType.File else None
 
 
-def content(uri: str, http_bytes: int = 0) -> Path | bytes:
-    """Return a local document's path as it is, and any other document's bytes, read whole.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a job's documents are read. Of web addresses `http_bytes` at most; 0 means none."""
 
-    Of a web address `http_bytes` at most; 0 means that none is to be read.
+    stores: Stores = Stores()
+    http_bytes: int = 0
 
-    Raises
-    ------
-    ItemError
-        `source_missing` if the store does not give the bytes; `source_too_large`.
-    """
-    if is_http(uri):
-        if http_bytes == 0:
-            raise ItemError(FailureKind.SOURCE_MISSING, NO_HTTP)
-        return fetch(uri, http_bytes)
-    try:
-        store, path = filesystem(uri)
-        if isinstance(store, fs.LocalFileSystem):
-            return Path(path)
-        with store.open_input_stream(path) as stream:
-            data: bytes = stream.read()
-    except (OSError, ValueError) as error:
-        raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
-    return data
+    @classmethod
+    def of(cls, job: Job) -> Source:
+        """Return where a job reads."""
+        return cls(Stores.of(job.stores), job.input.http_bytes)
+
+    def check_unchanged(self, uri: str, size: int, modified: str) -> None:
+        """Raise ItemError `source_missing` or `source_changed` if a document is not as listed.
+
+        Of a web address nothing is listed.
+        """
+        if is_http(uri):
+            return
+        try:
+            found = _size_and_modified(*self.stores.filesystem(uri))
+        except FileNotFoundError:
+            found = None
+        except OSError as error:
+            raise ItemError(
+                FailureKind.SOURCE_MISSING, error.strerror or one_line(error)
+            ) from error
+        except ValueError as error:
+            raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
+        if found is None:
+            raise ItemError(FailureKind.SOURCE_MISSING, "there is no such file")
+        if found != (size, modified):
+            raise ItemError(FailureKind.SOURCE_CHANGED, "the file changed after it was listed")
+
+    def content(self, uri: str) -> Path | bytes:
+        """Return a local document's path as it is, and any other document's bytes, read whole.
+
+        Raises
+        ------
+        ItemError
+            `source_missing` if the store does not give the bytes; `source_too_large`.
+        """
+        if is_http(uri):
+            if self.http_bytes == 0:
+                raise ItemError(FailureKind.SOURCE_MISSING, NO_HTTP)
+            return fetch(uri, self.http_bytes)
+        try:
+            store, path = self.stores.filesystem(uri)
+            if isinstance(store, fs.LocalFileSystem):
+                return Path(path)
+            with store.open_input_stream(path) as stream:
+                data: bytes = stream.read()
+        except (OSError, ValueError) as error:
+            raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
+        return data

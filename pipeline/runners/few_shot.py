@@ -10,7 +10,7 @@ from functools import cached_property
 from pipeline.errors import ItemError, JobError
 from pipeline.job import Example, Job
 from pipeline.lake.exact_json import dumps
-from pipeline.lake.source import content
+from pipeline.lake.source import Source
 from pipeline.models.base import PageEncoder
 from pipeline.printed import harmless, printed_text
 from pipeline.prompting import Shown
@@ -58,7 +58,7 @@ def draw_examples(
         drawn: list[tuple[Tiles, _Words]] = []
         for example in job.examples:
             room = _MOST_PAGES - sum(len(words) for _, words in drawn)
-            drawn.append(_pages(example, renderer, encoder, images, job.input.http_bytes, room))
+            drawn.append(_pages(example, renderer, encoder, images, Source.of(job), room))
     finally:
         renderer.close()
     return Examples(
@@ -89,14 +89,14 @@ def _pages(
     renderer: Renderer,
     encoder: PageEncoder,
     images: bool,
-    http_bytes: int,
+    source: Source,
     room: int,
 ) -> tuple[Tiles, _Words]:
     tiles: list[Sequence[Image]] = []
     words: list[Sequence[Word]] = []
     for uri in example.pages:
         try:
-            n_pages = renderer.open(content(uri, http_bytes)).n_pages
+            n_pages = renderer.open(source.content(uri)).n_pages
             if len(words) + n_pages > room:
                 raise JobError(
                     f"examples: {uri}: with it they have more than {_MOST_PAGES} pages in all; "

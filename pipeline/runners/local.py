@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from pipeline.lake.layout import Layout
 from pipeline.lake.plans import documents_of, read_rows, shards_of
 from pipeline.models.base import Placement
 from pipeline.records import Plan
@@ -23,7 +22,7 @@ class LocalRunner:
     def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
         self._recipe = recipe
         self._watch = watch
-        self._layout = Layout.open(recipe.job.output.uri)
+        self._layout = recipe.layout
 
     def __enter__(self) -> Self:
         return self

@@ -31,7 +31,6 @@ from ray.exceptions import RayError
 
 from pipeline import errors
 from pipeline.errors import JobError, PagelakeError, RunError, UserError
-from pipeline.lake.layout import Layout
 from pipeline.lake.plans import (
     count_rows,
     plans_of,
@@ -61,7 +60,7 @@ class RayRunner:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._layout = Layout.open(recipe.job.output.uri)
+        self._layout = recipe.layout
         self._started = False
 
     def __enter__(self) -> Self:

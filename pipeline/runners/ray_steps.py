@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipeline.lake.layout import Layout
 from pipeline.lake.plans import count_rows, documents_of, plans_table, read_slice, shards_of
 from pipeline.models.base import Placement
 from pipeline.runners.recipe import Recipe
@@ -30,7 +29,7 @@ class _Slices:
         self._name = name
 
     def _rows(self, tasks: pa.Table) -> Iterator[pa.Table]:
-        layout = Layout.open(self._recipe.job.output.uri)
+        layout = self._recipe.layout
         n_rows = count_rows(layout, self._name)
         for number in tasks.column("id").to_pylist():
             start = number * self.rows_per_task

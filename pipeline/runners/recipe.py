@@ -14,6 +14,8 @@ from pipeline.conversation import Slot
 from pipeline.engine.grammar import check_schema
 from pipeline.errors import SchemaError
 from pipeline.job import Job
+from pipeline.lake.layout import Layout
+from pipeline.lake.stores import Stores
 from pipeline.lake.types import arrow_type
 from pipeline.models.adapters import pin_adapter
 from pipeline.models.base import Checkpoint, PageEncoder
@@ -61,6 +63,11 @@ class Recipe(Question):
     def without_prompts(self) -> Recipe:
         """What tasks without the model need: prompts and examples may be many megabytes."""
         return replace(self, prompts=(), examples=Examples())
+
+    @property
+    def layout(self) -> Layout:
+        """Where the run's output lies."""
+        return Layout.open(self.job.output.uri, Stores.of(self.job.stores))
 
     @property
     def question(self) -> Question:

@@ -22,6 +22,7 @@ from pipeline.lake.known import carry, forget
 from pipeline.lake.layout import JOB, Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.lock import Lock
+from pipeline.lake.stores import Stores
 from pipeline.records import FailureKind
 from pipeline.runners.claim import claim, forget_others, note
 from pipeline.runners.notes import Item
@@ -84,13 +85,14 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     started = time.monotonic()
     if options.fresh and options.retry is not None:
         raise JobError("--retry goes on with a run and --fresh starts over; give one of them")
-    discovery = Discovery(job.input)  # says at once what of the input is not there
+    # Says at once what of the input is not there.
+    discovery = Discovery(job.input, Stores.of(job.stores))
     recipe = prepare(job, _new_run_id())
     for warning in recipe.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if recipe.weights is not None:
         console.print(recipe.weights, highlight=False, markup=False, soft_wrap=True)
-    layout = Layout.open(job.output.uri)
+    layout = recipe.layout
     layout.prepare()
     with Lock(layout, recipe.provenance.run_id) as lock:
         return _run(layout, lock, recipe, discovery, options, console, started)
@@ -170,7 +172,7 @@ def _assemble(ledger: Ledger, lock: Lock, recipe: Recipe, planned: Planned) -> A
 
 def dry_run(job: Job, options: Options, console: Console) -> Planned:
     """List and plan a job's documents without touching its output or loading its model."""
-    discovery = Discovery(job.input)
+    discovery = Discovery(job.input, Stores.of(job.stores))
     with tempfile.TemporaryDirectory(prefix="pagelake-") as folder:
         scratch = job.model_copy(update={"output": job.output.model_copy(update={"uri": folder})})
         recipe = prepare(scratch, _new_run_id())

@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import ItemError, RunError
-from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Commit, Ledger
+from pipeline.lake.source import Source
 from pipeline.lake.types import arrow_type
 from pipeline.records import (
     Answer,
@@ -61,7 +61,7 @@ class Planner:
         pages = recipe.job.input.pages
         self._selection: PageSelection | None = None if pages is None else parse_pages(pages)
         self._max_pages = recipe.job.input.max_pages
-        self._http_bytes = recipe.job.input.http_bytes
+        self._source = Source.of(recipe.job)
 
     def plan(self, documents: Iterable[Document]) -> Iterator[Plan]:
         """Plan documents one by one."""
@@ -74,7 +74,7 @@ class Planner:
                         self._renderer,
                         self._selection,
                         self._max_pages,
-                        self._http_bytes,
+                        self._source,
                     )
             except ItemError as error:
                 planned = Plan(document, None, None, failure=_failure(StageName.DISCOVER, error))
@@ -91,7 +91,7 @@ class Drawer:
     def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
         self._watch = watch
         self._renderer = _renderer(recipe)
-        self._document = OpenDocument(self._renderer, recipe.job.input.http_bytes)
+        self._document = OpenDocument(self._renderer, Source.of(recipe.job))
         self._drawing_s = longest_s(recipe.job.render)
         self._encoder = recipe.encoder
         self._shows_images = recipe.shows_images
@@ -151,7 +151,7 @@ class Committer:
     def __init__(self, recipe: Recipe, watch: Watching = UNWATCHED) -> None:
         self._watch = watch
         self._recipe = recipe
-        self._ledger = Ledger(Layout.open(recipe.job.output.uri))
+        self._ledger = Ledger(recipe.layout)
         self._record_type = arrow_type(recipe.schema.document)
         most = recipe.job.generation.max_items
         self._whole = _judges(recipe.schema.document, most)

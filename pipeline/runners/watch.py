@@ -21,7 +21,6 @@ from typing import Protocol
 
 from pipeline.errors import ItemError
 from pipeline.job import Limits
-from pipeline.lake.layout import Layout
 from pipeline.records import FailureKind
 from pipeline.runners.notes import End, Item, Note, Notes, key_of
 from pipeline.runners.recipe import Recipe
@@ -217,7 +216,7 @@ def overdue(item: Item, now: float, awake_since: float) -> bool:
 
 def notes_of(recipe: Recipe) -> Notes:
     """Return this machine's notes about a recipe's output."""
-    layout = Layout.open(recipe.job.output.uri)
+    layout = recipe.layout
     # What was brought down is on record until a run has finished: then the next begins a new one.
     output = f"{layout.filesystem.type_name}:{layout.root}:{recipe.finished_before}"
     return Notes(output, recipe.provenance.run_id)

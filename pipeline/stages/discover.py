@@ -26,7 +26,8 @@ from pipeline.errors import InputError, one_line
 from pipeline.job import Input
 from pipeline.lake.http import is_http
 from pipeline.lake.listing import Entry, LocalTree, Tree, expand, is_glob, locate, walk
-from pipeline.lake.source import NO_HTTP, filesystem
+from pipeline.lake.source import NO_HTTP
+from pipeline.lake.stores import Stores
 from pipeline.records import Document, MediaType
 
 MEDIA_TYPES: Mapping[str, MediaType] = {
@@ -46,14 +47,14 @@ _LOOKUPS = 32  # at once: a store is slow to answer, but answers many
 _Row = dict[str, str]
 
 
-def discover(input: Input) -> Discovery:
+def discover(input: Input, stores: Stores = Stores()) -> Discovery:
     """List a job's input.
 
     A manifest row whose file is not there still gives a Document, of size -1, so that it ends as a
     row of the tables.
     Raises InputError, here or while iterating, if a path, glob or manifest cannot be used.
     """
-    return Discovery(input)
+    return Discovery(input, stores)
 
 
 class Discovery(Iterator[Document]):
@@ -63,13 +64,14 @@ class Discovery(Iterator[Document]):
     type we read, links to folders included.
     """
 
-    def __init__(self, input: Input) -> None:
+    def __init__(self, input: Input, stores: Stores = Stores()) -> None:
         self.ignored = 0
         self._seen: set[bytes] = set()
         self._http = input.http
+        self._stores = stores
         listings = [self._listing(path) for path in input.paths]
         if input.manifest is not None:
-            listings.append(_manifest_documents(input.manifest, input.uri_column, input.http))
+            listings.append(_manifest_documents(input, stores))
         self._documents = chain.from_iterable(listings)
 
     def __next__(self) -> Document:
@@ -93,7 +95,7 @@ class Discovery(Iterator[Document]):
                 raise InputError(f"input {path!r}: {NO_HTTP}")
             return iter([_at_address(path)])
         try:
-            tree, place = locate(path, LocalTree(), str(Path.cwd()))
+            tree, place = locate(path, LocalTree(), str(Path.cwd()), self._stores)
             entry = tree.entry(place)
             if entry.kind is FileType.File:
                 return iter([_document(tree, entry)])
@@ -135,11 +137,12 @@ def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1].lower()
 
 
-def _manifest_documents(manifest: str, uri_column: str, http: bool) -> Iterator[Document]:
+def _manifest_documents(input: Input, stores: Stores) -> Iterator[Document]:
     """Check the manifest's header now; read its rows when asked."""
+    manifest, uri_column = input.manifest or "", input.uri_column
     try:
-        tree, place = locate(manifest, LocalTree(), str(Path.cwd()))
-        store, path = filesystem(tree.uri(place))
+        tree, place = locate(manifest, LocalTree(), str(Path.cwd()), stores)
+        store, path = stores.filesystem(tree.uri(place))
         if _suffix(place) in (".parquet", ".pq"):
             columns, rows = _parquet_rows(pq.ParquetFile(store.open_input_file(path)), manifest)
         else:
@@ -155,8 +158,8 @@ def _manifest_documents(manifest: str, uri_column: str, http: bool) -> Iterator[
             f"manifest {manifest!r} has no column {uri_column!r}; "
             f"set input.uri_column to one of {known}"
         )
-    rows = _with_uri(rows, uri_column, manifest, http)
-    return _row_documents(rows, uri_column, tree, posixpath.dirname(place))
+    rows = _with_uri(rows, uri_column, manifest, input.http)
+    return _row_documents(rows, uri_column, tree, posixpath.dirname(place), stores)
 
 
 def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str, http: bool) -> Iterator[_Row]:
@@ -171,7 +174,7 @@ def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str, http: bool) 
 
 
 def _row_documents(
-    rows: Iterator[_Row], uri_column: str, tree: Tree, folder: str
+    rows: Iterator[_Row], uri_column: str, tree: Tree, folder: str, stores: Stores
 ) -> Iterator[Document]:
     def look_up(row: _Row) -> Document:
         name = row[uri_column]
@@ -179,7 +182,7 @@ def _row_documents(
         if is_http(name):
             return _at_address(name, source)
         try:
-            home, place = locate(name, tree, folder)
+            home, place = locate(name, tree, folder, stores)
             return _document(home, home.entry(place), source)
         except (OSError, ValueError, NotImplementedError):
             return Document(name, -1, "", MEDIA_TYPES.get(_suffix(name), MediaType.PDF), source)

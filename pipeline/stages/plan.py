@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.errors import ItemError
-from pipeline.lake.source import check_unchanged, content
+from pipeline.lake.source import Source
 from pipeline.records import Document, Failure, FailureKind, Plan, Shard, StageName, Window
 from pipeline.render.renderer import Renderer
 from pipeline.selection import PageSelection
@@ -27,17 +27,16 @@ def plan(
     renderer: Renderer,
     selection: PageSelection | None,
     max_pages: int,
-    http_bytes: int = 0,
+    source: Source = Source(),
 ) -> Plan:
     """Hash one document, count its pages in the renderer's child, and select pages.
 
-    `http_bytes` is the most to fetch from a web address, 0 for none.
     Never raises for the document's own faults: they are the plan's `failure`.
     """
     document_id: str | None = None
     try:
-        check_unchanged(document.uri, document.size, document.modified)
-        found = content(document.uri, http_bytes)
+        source.check_unchanged(document.uri, document.size, document.modified)
+        found = source.content(document.uri)
         document_id = _sha256(found)
         n_pages = renderer.open(found).n_pages
     except ItemError as error:

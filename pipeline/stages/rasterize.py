@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import ItemError
 from pipeline.lake.http import is_http
-from pipeline.lake.source import check_unchanged, content
+from pipeline.lake.source import Source
 from pipeline.records import Failure, FailureKind, Page, StageName, Window
 from pipeline.render.renderer import Renderer
 
@@ -27,10 +27,9 @@ def _nothing(number: int | None) -> AbstractContextManager[None]:
 class OpenDocument:
     """The document of a window, which stays open for the windows of it that come next."""
 
-    def __init__(self, renderer: Renderer, http_bytes: int = 0) -> None:
-        """`http_bytes` is the most to fetch from a web address, 0 for none."""
+    def __init__(self, renderer: Renderer, source: Source = Source()) -> None:
         self._renderer = renderer
-        self._http_bytes = http_bytes
+        self._source = source
         self._open: tuple[_Version, int] | None = None
 
     def open(self, window: Window) -> int:
@@ -40,11 +39,11 @@ class OpenDocument:
         """
         version = (window.document_id, window.uri, window.size, window.modified)
         last, self._open = self._open, None
-        check_unchanged(window.uri, window.size, window.modified)
+        self._source.check_unchanged(window.uri, window.size, window.modified)
         if last is not None and last[0] == version:
             n_pages = last[1]
         else:
-            found = content(window.uri, self._http_bytes)
+            found = self._source.content(window.uri)
             if is_http(window.uri):
                 _check_content(found, window.document_id)
             n_pages = self._renderer.open(found).n_pages

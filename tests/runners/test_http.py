@@ -16,7 +16,7 @@ import pytest
 from pipeline.errors import InputError, ItemError, JobError
 from pipeline.job import Job
 from pipeline.lake import http
-from pipeline.lake.source import content
+from pipeline.lake.source import Source
 from pipeline.records import FailureKind
 from pipeline.runners.recipe import prepare
 from pipeline.runners.summary import Summary
@@ -99,7 +99,7 @@ def job(folder: Path, examples: Sequence[object] = (), **sources: object) -> Job
 
 def failure(uri: str, max_bytes: int = MIB) -> tuple[FailureKind, str]:
     with pytest.raises(ItemError) as caught:
-        content(uri, max_bytes)
+        Source(http_bytes=max_bytes).content(uri)
     return caught.value.kind, caught.value.message
 
 

@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.job import Input
 from pipeline.lake import listing
-from pipeline.lake.source import content
+from pipeline.lake.source import Source
 from pipeline.records import MediaType
 from pipeline.stages import discover as discover_module
 from pipeline.stages.discover import discover
@@ -287,7 +287,6 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             rest = uri.removeprefix("s3://").partition("?")[0]
             return filesystem, listing.unquote(rest).rstrip("/")
 
-    monkeypatch.setattr(listing, "FileSystem", Fake)
     monkeypatch.setattr(pyarrow.fs, "FileSystem", Fake)
     listing._remote_tree.cache_clear()
     yield store / "bucket"
@@ -305,7 +304,7 @@ def test_a_bucket(bucket: Path) -> None:
     ]
     assert all(document.size == 8 and document.modified for document in documents)
     assert found.ignored == 1
-    assert content(documents[1].uri) == b"%PDF-1.4"
+    assert Source().content(documents[1].uri) == b"%PDF-1.4"
     assert uris("s3://bucket/in/b c.pdf", "s3://bucket/in/b%20c.pdf") == [documents[1].uri]
     assert uris("s3://bucket/**/d*.pdf") == [documents[2].uri]
     assert uris("s3://bucket/in/a.pdf?region=x") == ["s3://bucket/in/a.pdf?region=x"]
