@@ -44,6 +44,9 @@ class LocalRunner:
         finally:
             planner.close()
 
+    def starting(self, documents: int, pages: int) -> None:
+        """Do nothing: nobody watches from outside."""
+
     def pages(self, shards: str) -> Iterator[Receipt]:
         """Do one shard after the other."""
         resources = self._recipe.job.resources

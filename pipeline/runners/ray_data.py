@@ -1,6 +1,7 @@
 """Ray Data carries the work: CPU tasks draw beside the actors that hold the model.
 
-The only module that imports `ray`. Where a setting differs from Ray's default, a comment says why.
+With `metrics.py` the only module of a run that imports `ray`. Where a setting differs from Ray's
+default, a comment says why.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pipeline.lake.plans import (
     plans_of,
 )
 from pipeline.records import Plan
+from pipeline.runners.metrics import RunMetrics
 from pipeline.runners.ray_steps import AnswerActor, CommitTask, DrawTask, PlanTask
 from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
@@ -62,6 +64,7 @@ class RayRunner:
         self._recipe = recipe
         self._layout = recipe.layout
         self._started = False
+        self._metrics: RunMetrics | None = None
 
     def __enter__(self) -> Self:
         if not ray.is_initialized():
@@ -94,6 +97,10 @@ class RayRunner:
         for table in _stream(tables):
             yield from plans_of(table)
 
+    def starting(self, documents: int, pages: int) -> None:
+        """Tell Ray's metrics what is to be done, and from then on what is done."""
+        self._metrics = RunMetrics(self._recipe.job.name, documents, pages)
+
     def pages(self, shards: str) -> Iterator[Receipt]:
         """Draw in CPU tasks, answer in actors, parse and commit in CPU tasks.
 
@@ -102,8 +109,16 @@ class RayRunner:
         """
         _check_resources(self._recipe)
         DataContext.get_current().execution_options.preserve_order = False
-        for table in _stream(self.receipts(shards)):
-            yield from (Receipt.from_json(text) for text in table.column("receipt").to_pylist())
+        try:
+            for table in _stream(self.receipts(shards)):
+                for text in table.column("receipt").to_pylist():
+                    receipt = Receipt.from_json(text)
+                    if self._metrics is not None:
+                        self._metrics.committed(receipt)
+                    yield receipt
+        finally:
+            if self._metrics is not None:
+                self._metrics.ended()
 
     def receipts(self, shards: str) -> ray.data.Dataset:
         """Return the dataset of receipts, not yet run."""

@@ -1,4 +1,4 @@
-"""What Ray's workers run: the steps of `pipeline.runners.steps` on Arrow tables. No `ray` here."""
+"""What Ray's workers run: the steps of `pipeline.runners.steps` on Arrow tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.lake.plans import count_rows, documents_of, plans_table, read_slice, shards_of
 from pipeline.models.base import Placement
+from pipeline.runners.metrics import ModelMetrics, count_pages
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.steps import Committer, Drawer, Planner
 from pipeline.runners.supervisor import Supervisor
@@ -55,7 +57,9 @@ class DrawTask(_Slices):
         """Draw and encode the shards of numbered slices."""
         drawer = _held(Drawer, self._recipe)
         shards = (shard for rows in self._rows(tasks) for shard in shards_of(rows))
-        return samples_table(sample for shard in shards for sample in drawer.draw(shard))
+        table = samples_table(sample for shard in shards for sample in drawer.draw(shard))
+        count_pages(self._recipe.job.name, "rasterize", len(pc.list_flatten(table["page_numbers"])))
+        return table
 
 
 class AnswerActor:
@@ -64,11 +68,15 @@ class AnswerActor:
     def __init__(self, recipe: Recipe) -> None:
         self._watch = watch_over(recipe)
         self._supervisor = Supervisor(recipe, _placement(recipe), self._watch)
+        self._metrics = ModelMetrics(recipe.job.name)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Answer a shard's samples; thread-safe."""
         self._watch.refresh()  # another actor may have been brought down by this call
-        return answers_table(self._supervisor.answer(samples_of(table)))
+        with self._metrics.queued(table.num_rows):
+            answers = self._supervisor.answer(samples_of(table))
+        self._metrics.answered(answers, self._supervisor.ended)
+        return answers_table(answers)
 
 
 def _placement(recipe: Recipe) -> Placement:

@@ -227,6 +227,7 @@ def _read_pages(runner: Runner, work: Work, progress: RunProgress, lock: Lock) -
     if work.pages == 0:
         return sums([])
     progress.starting(work.documents, work.pages)
+    runner.starting(work.documents, work.pages)
 
     def followed() -> Iterator[Receipt]:
         for receipt in runner.pages(work.file):

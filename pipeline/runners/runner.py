@@ -29,6 +29,10 @@ class Runner(Protocol):
         """Plan the documents listed in a file of the output, in its order."""
         ...
 
+    def starting(self, documents: int, pages: int) -> None:
+        """Learn how much the shards that come next hold, for those who watch from outside."""
+        ...
+
     def pages(self, shards: str) -> Iterator[Receipt]:
         """Draw, answer and commit the shards in a file of the output; a receipt a commit."""
         ...

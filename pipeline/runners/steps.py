@@ -184,6 +184,8 @@ class Committer:
             states=dict(commit.states),
             kinds=dict(commit.failures),
             seconds=seconds,
+            prompt_tokens=sum(result.prompt_tokens for result in results),
+            output_tokens=sum(result.output_tokens for result in results),
         )
 
     def close(self) -> None:

@@ -19,8 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 
-import numpy as np
-
 from pipeline.errors import ItemError, RunError
 from pipeline.models.base import Placement
 from pipeline.records import (
@@ -28,18 +26,15 @@ from pipeline.records import (
     Failed,
     Failure,
     FailureKind,
-    Page,
     Sample,
-    SampleId,
     StageName,
-    Word,
 )
+from pipeline.runners.blank import blank_sample
 from pipeline.runners.model_link import ModelProcess
 from pipeline.runners.model_messages import Alive, Answered, Ask, Broken, Ready, Refused, Reply
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.steps import named
 from pipeline.runners.watch import UNWATCHED, Watching
-from pipeline.stages.encode import encode, read_text
 
 _LOOK_S = 0.5
 _STARTS = 3
@@ -71,13 +66,17 @@ class _Ticket:
 
 
 class Supervisor:
-    """Answers samples; thread-safe. Close it."""
+    """Answers samples; thread-safe. Close it.
+
+    `ended` counts the model's processes that died or were ended, each of which is replaced.
+    """
 
     def __init__(self, recipe: Recipe, placement: Placement, watch: Watching = UNWATCHED) -> None:
         self._watch = watch
         self._start: Callable[[], ModelProcess] = lambda: ModelProcess(recipe.question, placement)
         self._limits = recipe.job.limits
-        self._blank = _blank(recipe)
+        self._blank = blank_sample(recipe)
+        self.ended = 0
         self._process: ModelProcess | None = None
         self._ready = False
         self._failed_starts = 0
@@ -264,6 +263,7 @@ class Supervisor:
     def _bury(self, kind: FailureKind, reason: str) -> None:
         """Find out who killed the process, as far as that can be told yet."""
         self._process = None
+        self.ended += 1
         if not self._ready:
             self._failed_starts += 1
             if self._failed_starts == _STARTS:
@@ -287,14 +287,3 @@ class Supervisor:
             ticket, failure = self._condemned
             self._condemned = None
             ticket.future.set_result(Failed(ticket.sample.id, failure))
-
-
-def _blank(recipe: Recipe) -> Sample:
-    """A white page of A4, or a word of text: it proves that the model works."""
-    plan = recipe.encoder.plan_page(595, 842, True)
-    image = np.full((plan.canvas_height, plan.canvas_width, 1), 255, np.uint8)
-    page = Page(1, image, (Word("blank", 0, 0, 1, 1),))
-    sample_id = SampleId("0" * 64, "a blank page", 1, (1,))
-    if not recipe.shows_images:
-        return read_text(sample_id, (page,))
-    return encode(sample_id, (page,), recipe.encoder)

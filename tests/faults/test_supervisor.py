@@ -21,11 +21,12 @@ from pipeline.job import Job, Limits
 from pipeline.models.base import Placement
 from pipeline.printed import printed_text
 from pipeline.records import Answer, Failed, FailureKind, Sample, SampleId
+from pipeline.runners.blank import blank_sample
 from pipeline.runners.few_shot import Examples
 from pipeline.runners.notes import Notes
 from pipeline.runners.recipe import prepare
 from pipeline.runners.steps import named
-from pipeline.runners.supervisor import Supervisor, _blank
+from pipeline.runners.supervisor import Supervisor
 from pipeline.runners.watch import UNWATCHED, Watch, Watching
 
 GOOD, DEADLY, HANGING, BAD = "20a020", "ff0000", "00ff00", "0000ff"
@@ -104,7 +105,7 @@ def test_the_model_is_tried_with_what_the_job_shows_it(
         "model": {"family": "fake", "name": "fake"},
         "output": {"uri": str(tmp_path)},
     }
-    sample = _blank(prepare(Job.model_validate({**job, "prompt": prompt}), "run"))
+    sample = blank_sample(prepare(Job.model_validate({**job, "prompt": prompt}), "run"))
     assert len(sample.tiles) == images
     assert printed_text(sample.words) == "blank"
 
