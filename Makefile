@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
 	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
-	proof-share proof-workers lock clean
+	proof-share proof-workers lock dist clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -91,6 +91,11 @@ proof-corpus: .venv/ready
 # Pins what is installed now, torch left out: which build of it is right depends on the machine.
 lock: .venv/ready
 	$(BIN)/pip freeze --exclude-editable --exclude pagelake --exclude torch > constraints.txt
+
+# The wheel that images and clusters are made with.
+dist: .venv/ready
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf .venv build dist out

@@ -115,19 +115,19 @@ def count_pages(job: str, stage: str, pages: int) -> None:
 
 def _add(job: str, name: str, value: float, **tags: str) -> None:
     if value > 0:  # Ray counts nothing else
-        _counter(name).inc(value, {"job": job, **tags})
+        _counter(name).inc(value, {"job_name": job, **tags})
 
 
 def _set(job: str, name: str, value: float) -> None:
-    _gauge(name).set(value, {"job": job})
+    _gauge(name).set(value, {"job_name": job})
 
 
 @cache
 def _counter(name: str) -> Any:
     told, tags = _COUNTERS[name]
-    return Counter(f"pagelake_{name}", told, tag_keys=("job", *tags))
+    return Counter(f"pagelake_{name}", told, tag_keys=("job_name", *tags))
 
 
 @cache
 def _gauge(name: str) -> Any:
-    return Gauge(f"pagelake_{name}", _GAUGES[name], tag_keys=("job",))
+    return Gauge(f"pagelake_{name}", _GAUGES[name], tag_keys=("job_name",))
