@@ -92,10 +92,11 @@ proof-corpus: .venv/ready
 lock: .venv/ready
 	$(BIN)/pip freeze --exclude-editable --exclude pagelake --exclude torch > constraints.txt
 
-# The wheel that images and clusters are made with.
+# What a cluster is made with: the wheel, and the versions to install with it.
 dist: .venv/ready
 	rm -rf dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	cp constraints.txt dist/
 
 clean:
 	rm -rf .venv build dist out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import re
 import tomllib
 from pathlib import Path
@@ -17,11 +18,15 @@ DOCKERFILES = sorted((ROOT / "infra/docker").glob("Dockerfile*"))
 Steps = list[dict[str, Any]]
 
 
+def read(path: Path) -> Steps:
+    found: Steps = DockerfileParser(fileobj=io.BytesIO(path.read_bytes())).structure
+    return [step for step in found if step["instruction"] != "COMMENT"]
+
+
 @pytest.fixture(params=DOCKERFILES, ids=lambda path: path.name)
 def steps(request: pytest.FixtureRequest) -> Steps:
     """The instructions of an image, in order."""
-    found: Steps = DockerfileParser(path=str(request.param)).structure
-    return [step for step in found if step["instruction"] != "COMMENT"]
+    return read(request.param)
 
 
 def last_stage(steps: Steps) -> Steps:
@@ -47,9 +52,7 @@ def test_an_image_begins_with_a_version_and_ends_without_root(steps: Steps) -> N
 
 
 def test_both_images_hold_the_same_python() -> None:
-    bases = {
-        tuple(values(DockerfileParser(path=str(path)).structure, "FROM")) for path in DOCKERFILES
-    }
+    bases = {tuple(values(read(path), "FROM")) for path in DOCKERFILES}
     assert len(bases) == 1, "Ray wants one minor version of Python on all nodes"
 
 
