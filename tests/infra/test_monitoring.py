@@ -31,6 +31,8 @@ DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())
 SCHEMA = json.loads((FOLDER / "schema/prometheus.json").read_text())
 
+STAGES = ("rasterize", "generate", "write")
+
 Samples = list[tuple[str, dict[str, str], float]]
 
 
@@ -90,14 +92,18 @@ def watched(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Samp
     )
     summary = run(job, Options(), Console(file=io.StringIO()))
     assert summary.failures["model_crash"] == 1
-    wanted = {f"ray_{name}" for name in NAMES}
     until = time.monotonic() + 30  # Ray passes metrics on every ten seconds
-    while True:
-        samples = scrape()
-        own = [one for one in samples if one[1].get("job_name") == "watched"]
-        if wanted <= {name for name, _, _ in own} or time.monotonic() > until:
-            return samples
+    samples = scrape()
+    while not complete(samples) and time.monotonic() < until:
         time.sleep(0.5)
+        samples = scrape()
+    return samples
+
+
+def complete(samples: Samples) -> bool:
+    """Whether driver and actor have told their last."""
+    pages = [total(samples, "ray_pagelake_stage_pages_total", stage=stage) for stage in STAGES]
+    return {*pages} == {4} and total(samples, "ray_pagelake_pages_left") == 0
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
@@ -113,7 +119,7 @@ def test_a_run_tells_all_its_metrics(watched: Samples) -> None:
 def test_what_a_run_tells_adds_up(watched: Samples) -> None:
     assert total(watched, "ray_pagelake_pages_finished_total") == 4
     assert total(watched, "ray_pagelake_documents_finished_total") == 4
-    for stage in ("rasterize", "generate", "write"):
+    for stage in STAGES:
         assert total(watched, "ray_pagelake_stage_pages_total", stage=stage) == 4
     assert total(watched, "ray_pagelake_failures_total", kind="model_crash") == 1
     assert total(watched, "ray_pagelake_model_restarts_total") >= 1
@@ -132,12 +138,15 @@ def test_what_is_asked_for_is_told(place: str, watched: Samples) -> None:
         told.setdefault(name, set()).update(labels)
     # Of GPUs a machine without one tells nothing; Ray's own list says what it would.
     for name, gauge in METRICS_GAUGES.items():
-        told.setdefault(f"ray_{name}", set()).update(gauge._tag_keys)
+        told.setdefault(f"ray_{name}", set()).update(gauge.view.columns)
     assert ASKED[place]
     for selector in ASKED[place]:
         assert selector.name in told
         labels = {matcher.name for matcher in selector.matchers.matchers}
         assert labels <= told[selector.name], selector.name
+    grouped = re.findall(r"(?:by|on) \(([\w, ]+)\)", expressions()[place])
+    known = set[str]().union(*(told[selector.name] for selector in ASKED[place]))
+    assert {label for labels in grouped for label in labels.split(", ")} <= known
 
 
 def test_every_metric_is_explained() -> None:
