@@ -83,6 +83,10 @@ class Meter:
                 self.spent[self._kind(process)] += seconds - self._last.get(process, 0.0)
                 self._last[process] = seconds
 
+    def pids(self, kind: str) -> list[int]:
+        """Return the processes of a kind, those that have ended among them."""
+        return [process[0] for process, found in self._kinds.items() if found == kind]
+
     def _kind(self, process: tuple[int, str]) -> str:
         """Return what a process does, or if its title does not tell, what it did before."""
         title = _read(process[0], "cmdline").replace("\0", " ").strip()

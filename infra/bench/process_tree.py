@@ -74,12 +74,12 @@ def take_sample(pids: list[int], at_s: float) -> Sample:
         )
         private = int(rollup.get("Pss_Anon", 0)) + int(rollup.get("Pss_File", 0))
         groups[_group(pid)] += private << 10
-        shared.update(_shared_files(pid))
+        shared.update(shared_files(pid))
     groups["shared memory (object store, canvases)"] = sum(shared.values())
     return Sample(at_s, groups)
 
 
-def _shared_files(pid: int) -> Iterator[tuple[tuple[int, int], int]]:
+def shared_files(pid: int) -> Iterator[tuple[tuple[int, int], int]]:
     """Yield ((device, inode), allocated bytes) of the shared-memory files that a process holds."""
     try:
         links = list(Path(f"/proc/{pid}/fd").iterdir())
