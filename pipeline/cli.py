@@ -6,20 +6,25 @@ Nothing heavy is imported until a command runs, so that `pagelake --help` is ins
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from pipeline import __version__
-from pipeline.errors import PagelakeError, UserError, printable
-
-EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+from pipeline import __version__, cluster_commands
+from pipeline.errors import PagelakeError, UserError
+from pipeline.terminal import (
+    EXIT_INTERRUPTED,
+    EXIT_NOT_ALL_OK,
+    EXIT_OK,
+    EXIT_RUN_FAILED,
+    EXIT_USER_ERROR,
+    complain,
+    interruptible,
+    people,
+)
 
 app = typer.Typer(
     name="pagelake",
@@ -30,8 +35,7 @@ app = typer.Typer(
 )
 job_app = typer.Typer(help="About job files.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
-
-people = Console(stderr=True, emoji=False)
+cluster_commands.add_to(app)
 
 
 def main() -> None:
@@ -39,45 +43,14 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(EXIT_USER_ERROR)
     except PagelakeError as error:
-        _complain(f"the run failed: {error}; what was committed stays, run again to continue")
+        complain(f"the run failed: {error}; what was committed stays, run again to continue")
         sys.exit(EXIT_RUN_FAILED)
     except OSError as error:  # a full disk, a store that went away
-        _complain(f"the run failed: {error}; mend it, and run again to continue")
+        complain(f"the run failed: {error}; mend it, and run again to continue")
         sys.exit(EXIT_RUN_FAILED)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn Ctrl-C into one line and an exit code; typer would swallow it."""
-    asked = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        raise KeyboardInterrupt
-
-    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if heeded:
-        signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    except BaseException as error:
-        # What is interrupted may fail in ways of its own: Ray makes an exit of it now and then.
-        if not (asked or isinstance(error, KeyboardInterrupt)):
-            raise
-        _complain("stopped; what was committed stays, run the same command again to continue")
-        # An orderly exit would tear down a model that is still computing, and crash in its threads.
-        os._exit(EXIT_INTERRUPTED)
-    finally:
-        if heeded:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _complain(message: str) -> None:
-    people.print(f"pagelake: {printable(message)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:
@@ -129,11 +102,11 @@ def run(
     loaded = load_job(job, settings or (), inputs or (), output)
     options = runs.Options(runner, limit, runs.failure_kinds(retry), fresh)
     if dry_run:
-        with _interruptible():
+        with interruptible():
             planned = runs.dry_run(loaded, options, people)
         typer.echo(planned.to_json() if json else planned.text())
         return
-    with _interruptible():
+    with interruptible():
         summary = runs.run(loaded, options, people)
     if json:
         typer.echo(summary.to_json())
@@ -151,7 +124,7 @@ def clean(
     """Delete what dead runs left in an output. Tables and finished pages stay."""
     from pipeline.lake.clean import clean
 
-    with _interruptible():
+    with interruptible():
         leftovers = clean(output, dry_run=dry_run)
     typer.echo(leftovers.to_json() if json else leftovers.text())
 
@@ -192,10 +165,10 @@ def finetune(
     """Train a model, or go on from its last checkpoint: fine-tune one, or nano from scratch."""
     from pipeline.training import train
 
-    with _interruptible():
+    with interruptible():
         finished = train(job, settings or (), output)
     if not finished:
-        _complain("stopped; run the same command again to go on")
+        complain("stopped; run the same command again to go on")
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -258,7 +231,7 @@ def bench(
 
     from pipeline.bench.bench import bench
 
-    with _interruptible():
+    with interruptible():
         report = bench(options, people.print)
     if as_json:
         typer.echo(json.dumps(report.to_json()))

@@ -7,9 +7,10 @@ Frozen pydantic models, one a section of the job file; a key they do not know is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os.path import normpath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.model_settings import Model
 from pipeline.section import LONG_S, Location, SchemaRef, Section, listed
@@ -21,6 +22,16 @@ TEXT_SCHEMA = "text.v1"
 
 ANSWER_SCHEMA = "answer.v1"
 """The built-in schema of task `ask`."""
+
+
+def _shared(path: str) -> str:
+    if not path.startswith("/") or normpath(path).strip("/") == "":
+        raise ValueError(f"{path!r}: write a folder's whole path, such as /mnt/shared")
+    return normpath(path)
+
+
+CustomAmount = Annotated[float, Field(gt=0, le=1 << 20)]
+SharedPath = Annotated[Location, AfterValidator(_shared)]
 
 _PAGES_PER_SAMPLE = 8
 _OWN_SCHEMAS = {"ocr": TEXT_SCHEMA, "ask": ANSWER_SCHEMA}
@@ -157,6 +168,26 @@ class Resources(Section):
     )
     actors: Actors = Field(default=Actors(), description="How many copies of the model run.")
     batch: int = Field(default=64, ge=1, description="Samples that a model answers side by side.")
+    custom_per_actor: Mapping[str, CustomAmount] = Field(
+        default={},
+        description="Custom resources of a Ray cluster that each copy of the model takes, such as "
+        "accelerator_type:A100: 0.001.",
+    )
+    custom_per_task: Mapping[str, CustomAmount] = Field(
+        default={},
+        description="Custom resources that each task of planning, drawing and committing takes, "
+        "such as cpu_node: 0.01.",
+    )
+    max_restarts: int = Field(
+        default=-1,
+        ge=-1,
+        description="Times that a copy of the model is started again after its machine or process "
+        "is lost; -1 is without end.",
+    )
+    shared_paths: Annotated[tuple[SharedPath, ...], BeforeValidator(listed)] = Field(
+        default=(),
+        description="Folders that all machines of a cluster see at the same path (NFS).",
+    )
 
 
 class Limits(Section):

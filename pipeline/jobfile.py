@@ -39,12 +39,15 @@ def load_job(
     overrides: Sequence[str] = (),
     inputs: Sequence[str] = (),
     output: str | None = None,
+    *,
+    elsewhere: bool = False,
 ) -> Job:
     """Read a job file, by path or packaged name, with the command line's changes.
 
     `overrides` are "dotted.key=value", the value in YAML; `inputs` take the place of `input.paths`
     and `input.manifest`, `output` that of `output.uri`. Paths in the file are relative to its
-    folder; `output.uri`, and paths on the command line, to the current one.
+    folder; `output.uri`, and paths on the command line, to the current one. A job that is to run
+    `elsewhere` finds its password in the environment there.
     Raises JobError, one line naming the file, the key and the mend.
     """
     path = find(name_or_path)
@@ -58,7 +61,8 @@ def load_job(
     tree = {"name": path.stem} | _anchored(file, path.parent.absolute())
     tree = merged(tree, _anchored(merged(changes, options), Path.cwd()))
     job = checked(Job, tree, changes, path)
-    _check_password(job, path)
+    if not elsewhere:
+        _check_password(job, path)
     return job
 
 

@@ -39,6 +39,7 @@ from pipeline.job import Job
 from pipeline.lake.exact_json import loads
 from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Placement
+from pipeline.models.checkpoint_files import settings_folder
 from pipeline.models.families import family_of, resolve
 from pipeline.pretrain.examples import RECEIPT_SCHEMA, TEXT_SCHEMA, Geometry, Shot, page_example
 from pipeline.prompting import conversation, parsed
@@ -215,7 +216,7 @@ def measure(
         pipeline = through_the_pipeline(Path(name), model, runner)
     reader = Reader(model)
     shown, other = whose(reader, seed, pairs_wanted // 2)
-    size = sum(file.stat().st_size for file in Path(reader.checkpoint.location).iterdir())
+    size = sum(file.stat().st_size for file in settings_folder(reader.checkpoint).iterdir())
     return {
         "documents": documents,
         "pipeline": pipeline,

@@ -40,11 +40,12 @@ PlanPage = Callable[[float, float, bool], PagePlan]
 class Checkpoint:
     """A model the job names, pinned.
 
-    `location` is a local directory or a hub id; `revision` is the hub's commit hash, or for a
-    directory a hash of its files. `canvas` is the fixed (width, height) in pixels that the
-    checkpoint reads, None for native aspect ratios; `schemas` are the only schema ids it was
-    trained to answer, None for any; `compact_json` says that it writes JSON without spaces.
-    `remote_code` lets Python code run that it brings along.
+    `location` is a local directory, a hub id, or says that it comes with the package: all but the
+    first hold on other machines too. `revision` is the hub's commit hash, or for a directory a hash
+    of its files. `canvas` is the fixed (width, height) in pixels that the checkpoint reads, None
+    for native aspect ratios; `schemas` are the only schema ids it was trained to answer, None for
+    any; `compact_json` says that it writes JSON without spaces. `remote_code` lets Python code run
+    that it brings along.
     """
 
     name: str

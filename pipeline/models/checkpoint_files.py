@@ -9,22 +9,36 @@ from typing import Any
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.models.base import Checkpoint
+from pipeline.models.content_hash import content_hash
 from pipeline.models.hub import fetch, remote_header
 from pipeline.models.safetensors_header import BrokenFile, StoredTensor, read_header
+
+BUNDLED = Path(__file__).parent
+"""Checkpoints shipped inside the package are folders here, loaded by their bare name."""
+
+BUNDLED_AT = "bundled:"
+"""How the `location` of a bundled checkpoint begins: each machine has it where its package lies."""
 
 _SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt")
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def is_on_hub(checkpoint: Checkpoint) -> bool:
-    """Return True if the checkpoint is the hub's; the place of a folder is absolute."""
-    return not Path(checkpoint.location).is_absolute()
+    """Return True if the checkpoint is the hub's, and not in a folder of this machine."""
+    return _own_folder(checkpoint) is None
+
+
+def _own_folder(checkpoint: Checkpoint) -> Path | None:
+    location = checkpoint.location
+    if location.startswith(BUNDLED_AT):
+        return BUNDLED / location.removeprefix(BUNDLED_AT)
+    return Path(location) if Path(location).is_absolute() else None
 
 
 def settings_folder(checkpoint: Checkpoint) -> Path:
     """Return a folder with all of a checkpoint but its weights. Raises CheckpointError."""
-    if not is_on_hub(checkpoint):
-        return Path(checkpoint.location)
+    if (folder := _own_folder(checkpoint)) is not None:
+        return folder
     code = ("*.py",) if checkpoint.remote_code else ()
     return fetch("model.name", checkpoint.location, checkpoint.revision, (*_SETTINGS, *code))
 
@@ -35,6 +49,11 @@ def weights_folder(checkpoint: Checkpoint) -> Path:
     What lies in the hub's cache and is not whole is fetched again. Raises CheckpointError.
     """
     folder = settings_folder(checkpoint)
+    if checkpoint.location.startswith(BUNDLED_AT) and content_hash(folder) != checkpoint.revision:
+        raise CheckpointError(
+            f"model.name: this machine's '{checkpoint.name}' is not the one that the run began "
+            "with; install the same pagelake on all machines"
+        )
     if is_on_hub(checkpoint):
         files = weight_files(checkpoint, folder)
         place = ("model.name", checkpoint.location, checkpoint.revision)

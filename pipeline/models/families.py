@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,13 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from pipeline.errors import CheckpointError
 from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Checkpoint, Family
-from pipeline.models.checkpoint_files import read_object
+from pipeline.models.checkpoint_files import BUNDLED, BUNDLED_AT, read_object
+from pipeline.models.content_hash import content_hash
 from pipeline.models.hub import fetch_first
-
-BUNDLED = Path(__file__).parent
-"""Checkpoints shipped inside the package are folders here, loaded by their bare name."""
 
 TRAITS_FILE = "pagelake.json"
 """Optional file of a checkpoint, with the optional keys canvas, schemas and compact_json of
 `Checkpoint`."""
-
-_HASHED = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
-_WHOLE_FILE_LIMIT = 1 << 30
-_SAMPLE_BYTES = 1 << 20
-_SAMPLES_PER_FILE = 32
 
 
 def _idefics() -> Family:
@@ -66,6 +58,11 @@ def family_of(checkpoint: Checkpoint) -> Family:
     return _FAMILIES[checkpoint.family]()
 
 
+def is_bundled(name: str) -> bool:
+    """Return True if a checkpoint of that name comes with the package."""
+    return Path(name).name == name and (BUNDLED / name / "config.json").is_file()
+
+
 def resolve(settings: ModelSettings) -> Checkpoint:
     """Find the checkpoint that a job names, and pin its revision.
 
@@ -81,11 +78,12 @@ def resolve(settings: ModelSettings) -> Checkpoint:
         )
     if settings.family == "fake":
         return Checkpoint(settings.name, "fake", settings.name, revision="fake")
-    bare = Path(settings.name).name == settings.name
-    bundled = bare and (BUNDLED / settings.name / "config.json").is_file()
+    bundled = is_bundled(settings.name)
     path = BUNDLED / settings.name if bundled else Path(settings.name).expanduser()
     if path.is_dir():
-        return _local(settings, path)
+        # Other machines have the bundled one in an install of their own.
+        place = f"{BUNDLED_AT}{settings.name}" if bundled else str(path.resolve())
+        return _local(settings, path, place)
     if settings.name.startswith((".", "/", "~")) or settings.name.count("/") != 1:
         raise CheckpointError(
             f"model.name: no checkpoint at '{settings.name}'; give a folder made by "
@@ -98,10 +96,10 @@ def adapter_revision(adapter: str) -> str:
     """Return what tells versions of an adapter apart: a folder's content hash, else the hub id as
     `pipeline.models.adapters.pin_adapter` returns it, with its commit."""
     path = Path(adapter).expanduser()
-    return _content_hash(path) if path.is_dir() else adapter
+    return content_hash(path) if path.is_dir() else adapter
 
 
-def _local(settings: ModelSettings, path: Path) -> Checkpoint:
+def _local(settings: ModelSettings, path: Path, location: str) -> Checkpoint:
     if settings.revision is not None:
         raise CheckpointError(
             f"model.revision: '{settings.name}' is a local folder and has no revisions; remove it"
@@ -111,8 +109,8 @@ def _local(settings: ModelSettings, path: Path) -> Checkpoint:
     return Checkpoint(
         name=settings.name,
         family=_family_name(settings, config),
-        location=str(path.resolve()),
-        revision=_content_hash(path),
+        location=location,
+        revision=content_hash(path),
         canvas=traits.canvas,
         schemas=traits.schemas,
         compact_json=traits.compact_json,
@@ -169,20 +167,3 @@ def _family_name(settings: ModelSettings, config: Mapping[str, Any]) -> str:
             "leave model.family out"
         )
     return settings.family
-
-
-def _content_hash(path: Path) -> str:
-    """Hash a folder of weights: small files whole, huge ones by evenly spread samples."""
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.suffix in _HASHED):
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            if size <= _WHOLE_FILE_LIMIT:
-                while block := stream.read(_SAMPLE_BYTES):
-                    digest.update(block)
-            else:
-                for i in range(_SAMPLES_PER_FILE):
-                    stream.seek(i * (size - _SAMPLE_BYTES) // (_SAMPLES_PER_FILE - 1))
-                    digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:40]

@@ -1,7 +1,6 @@
 """Ray Data carries the work: CPU tasks draw beside the actors that hold the model.
 
-With `metrics.py` the only module of a run that imports `ray`. Where a setting differs from Ray's
-default, a comment says why.
+Where a setting differs from Ray's default, a comment says why.
 """
 
 from __future__ import annotations
@@ -38,7 +37,9 @@ from pipeline.lake.plans import (
 )
 from pipeline.records import Plan
 from pipeline.runners.metrics import RunMetrics
+from pipeline.runners.placement import actor_options, actor_share, task_options
 from pipeline.runners.ray_steps import AnswerActor, CommitTask, DrawTask, PlanTask
+from pipeline.runners.reach import refuse_unshared
 from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
 from pipeline.stages.plan import PAGES_PER_SHARD
@@ -49,8 +50,8 @@ _RAISED = re.compile(
     r"(?:(?P<module>[a-z_][\w.]*)\.(?P<name>[A-Z]\w*)|[A-Z]\w*(?:Error|Exception)): (?P<message>.+)"
 )
 _SYSTEM_ERROR = re.compile(r"\[Errno \d+\] .+")
+_PLENTY = 1 << 30
 _KEEP_WORKERS_MS = 600_000
-_RETRIES = 10
 
 
 class RayRunner:
@@ -73,6 +74,7 @@ class RayRunner:
             except (OSError, RuntimeError, ValueError, RayError) as error:
                 raise RunError(f"Ray does not start: {' '.join(str(error).split())}") from error
             self._started = True
+        _refuse_local_files(self._recipe)
         _configure()
         return self
 
@@ -92,7 +94,10 @@ class RayRunner:
         # In the order listed: of files with the same bytes, the first lends its name to the pages.
         DataContext.get_current().execution_options.preserve_order = True
         tables = self._tasks(listing, PlanTask.rows_per_task).map_batches(
-            PlanTask(self._recipe, listing), batch_size=None, batch_format="pyarrow", num_cpus=1
+            PlanTask(self._recipe, listing),
+            batch_size=None,
+            batch_format="pyarrow",
+            **task_options(self._recipe.job),
         )
         for table in _stream(tables):
             yield from plans_of(table)
@@ -131,7 +136,10 @@ class RayRunner:
         return (
             self._tasks(shards, rows_per_task=1)
             .map_batches(
-                DrawTask(self._recipe, shards), batch_size=None, batch_format="pyarrow", num_cpus=1
+                DrawTask(self._recipe, shards),
+                batch_size=None,
+                batch_format="pyarrow",
+                **task_options(self._recipe.job),
             )
             .map_batches(
                 AnswerActor,
@@ -139,14 +147,14 @@ class RayRunner:
                 batch_size=_samples_a_call(self._recipe),
                 batch_format="pyarrow",
                 compute=_pool(self._recipe),
-                # Samples kill the model's process and not its actor. One that does die every time
-                # must end the run, not occupy it for ever; lost machines are to be expected.
-                max_task_retries=_RETRIES,
-                **_actor_resources(self._recipe),
+                **actor_options(self._recipe.job),
             )
             # Half a core each keeps a two-core laptop whole: a model, a drawing and a commit.
             .map_batches(
-                CommitTask(self._recipe), batch_size=None, batch_format="pyarrow", num_cpus=0.5
+                CommitTask(self._recipe),
+                batch_size=None,
+                batch_format="pyarrow",
+                **task_options(self._recipe.job, cpus=0.5),
             )
         )
 
@@ -164,7 +172,8 @@ class RayRunner:
 
 def _start(recipe: Recipe) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    cpus = recipe.job.resources.cpus or os.cpu_count() or 1
+    resources = recipe.job.resources
+    cpus = resources.cpus or os.cpu_count() or 1
     # Ray tells of every worker that dies on standard output, whatever it is asked: that is the
     # place of --json, and of a page that ends its workers the table tells.
     ray._private.worker._worker_logs_enabled = False
@@ -176,6 +185,10 @@ def _start(recipe: Recipe) -> None:
                 address="local",
                 num_cpus=max(2, math.ceil(cpus)),
                 object_store_memory=_OBJECT_STORE_BYTES,
+                # What tells a cluster's machines apart, this one has enough of.
+                resources=dict.fromkeys(
+                    (*resources.custom_per_actor, *resources.custom_per_task), _PLENTY
+                ),
                 include_dashboard=False,
                 # Ray ends a worker that is idle for a second once there are more than cores, and
                 # on a laptop would start a process anew for nearly every commit. It also keeps what
@@ -245,7 +258,7 @@ def _check_resources(recipe: Recipe) -> None:
     """
     if os.environ.get("RAY_ADDRESS"):
         return
-    actor, has = _actor_resources(recipe), ray.cluster_resources()
+    actor, has = actor_share(recipe.job), ray.cluster_resources()
     count = recipe.job.resources.actors.min
     for what, key, spare in (("CPU", "num_cpus", 1), ("GPU", "num_gpus", 0)):
         wanted = count * actor.get(key, 0)
@@ -257,12 +270,12 @@ def _check_resources(recipe: Recipe) -> None:
             )
 
 
-def _actor_resources(recipe: Recipe) -> dict[str, float]:
-    resources = recipe.job.resources
-    if resources.gpus_per_actor > 0:
-        return {"num_gpus": resources.gpus_per_actor, "num_cpus": resources.cpus_per_actor or 1}
-    # Not a whole core: Ray fuses an actor that asks for the same as the task before it.
-    return {"num_cpus": resources.cpus_per_actor or 0.5}
+def _refuse_local_files(recipe: Recipe) -> None:
+    """Raise JobError if the cluster has machines that do not see the job's files."""
+    own = ray.get_runtime_context().get_node_id()
+    alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if set(alive.values()) - {alive.get(own)}:
+        refuse_unshared(recipe.job, "the cluster has others")
 
 
 def _stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:

@@ -58,6 +58,11 @@ class Options:
     retry: frozenset[FailureKind] | None = None
     fresh: bool = False
 
+    def check(self) -> None:
+        """Raise JobError if they contradict each other."""
+        if self.fresh and self.retry is not None:
+            raise JobError("--retry goes on with a run and --fresh starts over; give one of them")
+
 
 def failure_kinds(text: str | None) -> frozenset[FailureKind] | None:
     """Read "render_timeout,model_error". Raises JobError for a kind that there is not."""
@@ -83,8 +88,7 @@ def run(job: Job, options: Options, console: Console) -> Summary:
         If the run itself fails; what was committed stays, and the next run goes on from there.
     """
     started = time.monotonic()
-    if options.fresh and options.retry is not None:
-        raise JobError("--retry goes on with a run and --fresh starts over; give one of them")
+    options.check()
     # Says at once what of the input is not there.
     discovery = Discovery(job.input, Stores.of(job.stores))
     recipe = prepare(job, _new_run_id())

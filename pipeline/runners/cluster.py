@@ -1,0 +1,267 @@
+"""The door to a Ray cluster's job server: submit, look, follow, stop, each error in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.errors import JobError, PagelakeError, RunError, one_line
+
+_EXTRA = "needs Ray's job client; pip install pagelake[cluster]"
+_CONNECT_S, _ANSWER_S = 5.0, 120.0
+_LOOK_S = 15.0
+_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterJob:
+    """What the cluster says of a job. Times are seconds since 1970; `exit_code` is its driver's."""
+
+    id: str
+    state: str
+    message: str
+    exit_code: int | None
+    started: float | None
+    ended: float | None
+    metadata: Mapping[str, str]
+
+    @property
+    def is_over(self) -> bool:
+        """True if it has ended, in whichever way."""
+        return self.state in _ENDED
+
+
+class Cluster:
+    """A job server that answers, such as http://head:8265.
+
+    Raises
+    ------
+    JobError
+        If it does not answer, wants a token that this machine does not have, or ray[default] is
+        not installed.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = _url(address)
+        _knock(self.address)
+        self._client = _connected(self.address)
+
+    @property
+    def ray_version(self) -> str:
+        """Which Ray the cluster runs."""
+        return str(self._client._server_ray_version)
+
+    def submit(
+        self, job_id: str, command: str, runtime_env: dict[str, Any], **metadata: str
+    ) -> None:
+        """Send a job with its files. Raises JobError, RunError."""
+        with _errors(self.address, job_id):
+            self._client.submit_job(
+                entrypoint=command,
+                submission_id=job_id,
+                runtime_env=runtime_env,
+                metadata=metadata,
+            )
+
+    def job(self, job_id: str) -> ClusterJob:
+        """Look at a job. Raises JobError if there is none, RunError if the cluster is gone."""
+        with _errors(self.address, job_id):
+            found = self._client.get_job_info(job_id)
+        return ClusterJob(
+            id=found.submission_id or job_id,
+            state=str(found.status.value),
+            message=found.message or "",
+            exit_code=found.driver_exit_code,
+            started=None if found.start_time is None else found.start_time / 1000,
+            ended=None if not found.end_time else found.end_time / 1000,
+            metadata=found.metadata or {},
+        )
+
+    def stop(self, job_id: str) -> bool:
+        """Ask a job to end; True if it was running. Raises as `job` does."""
+        with _errors(self.address, job_id):
+            return bool(self._client.stop_job(job_id))
+
+    def logs(self, job_id: str) -> str:
+        """Return what the job has printed so far. Raises as `job` does."""
+        with _errors(self.address, job_id):
+            return str(self._client.get_job_logs(job_id))
+
+    def follow(self, job_id: str, say: Callable[[str], None]) -> ClusterJob:
+        """Pass on the lines that a job prints, from its first, and return how it ended.
+
+        A line that is cut is picked up again. Raises as `job` does.
+        """
+        told = _Told(say)
+        while not (found := self.job(job_id)).is_over:
+            with _errors(self.address, job_id):
+                asyncio.run(self._tail(job_id, told))
+        told.all_of(self.logs(job_id))
+        return found
+
+    async def _tail(self, job_id: str, told: _Told) -> None:
+        """Pass lines on until the job has ended or the connection is lost."""
+        import aiohttp
+
+        told.again()
+        lines: AsyncIterator[str] = self._client.tail_job_logs(job_id)
+        coming: asyncio.Future[str] | None = None
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(lines))
+                done, _ = await asyncio.wait({coming}, timeout=_LOOK_S)
+                if not done and self.job(job_id).is_over:
+                    return
+                if done:
+                    text, coming = coming.result(), None
+                    told.more(text)
+        except (StopAsyncIteration, RuntimeError, aiohttp.ClientError):
+            await asyncio.sleep(1)  # it ended, or the line was cut: the next look tells
+        finally:
+            if coming is not None:
+                coming.cancel()
+                with suppress(BaseException):
+                    await coming
+
+
+class _Told:
+    """What of a log has been passed on, so that it can be read from its beginning again."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told = self._read = 0
+        self._rest = ""
+
+    def again(self) -> None:
+        self._read = 0
+
+    def more(self, text: str) -> None:
+        new = text[max(0, self._told - self._read) :]
+        self._read += len(text)
+        self._told = max(self._told, self._read)
+        *lines, self._rest = (self._rest + new).split("\n")
+        for line in lines:
+            self._say(line)
+
+    def all_of(self, text: str) -> None:
+        self.again()
+        self.more(text)
+        if self._rest:
+            self._say(self._rest)
+
+
+def _url(address: str) -> str:
+    url = address if "://" in address else f"http://{address}"
+    parts = urlsplit(url)
+    try:
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:  # a port that is none
+        known = False
+    if not known or parts.username or parts.password:
+        raise JobError(
+            "--address: give the cluster's dashboard, such as http://head:8265 (ray:// and user "
+            "names are not read)"
+        )
+    return url.rstrip("/")
+
+
+def _knock(url: str) -> None:
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port), _CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or "it does not answer"
+        raise JobError(
+            f"--address {url}: no answer ({reason}); is it the dashboard of the head node, port "
+            "8265 as a rule, and reachable from here?"
+        ) from None
+
+
+def _connected(url: str) -> Any:
+    """Return Ray's job client; the token of this machine goes only to clusters that ask for one."""
+    if find_spec("aiohttp") is None:
+        raise JobError(f"--address: {_EXTRA}")
+    try:
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
+    except ImportError:
+        raise JobError(f"--address: {_EXTRA}") from None
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        """Gives up on a server that does not answer."""
+
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(
+                method, endpoint, **{"timeout": (_CONNECT_S, _ANSWER_S), **options}
+            )
+
+    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.CRITICAL)
+    with _errors(url, ""), _address_given():
+        try:
+            return Client(url)
+        except AuthenticationError:
+            token = _token()
+            if token is None:
+                raise
+            return Client(url, headers={"Authorization": f"Bearer {token}"})
+
+
+def _token() -> str | None:
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return None
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    loader = AuthenticationTokenLoader.instance()
+    if not loader.has_token(ignore_auth_mode=True):
+        return None
+    return str(loader.get_raw_token(ignore_auth_mode=True))
+
+
+@contextmanager
+def _address_given() -> Iterator[None]:
+    """Let no environment variable take the place of the address, as Ray has it."""
+    kept = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
+def _errors(url: str, job_id: str) -> Iterator[None]:
+    """Turn what Ray's client raises into one line."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except PagelakeError:
+        raise
+    except AuthenticationError:
+        raise JobError(
+            f"--address {url}: the cluster wants another token, or any; put the cluster's into "
+            "RAY_AUTH_TOKEN, or into ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
+        ) from None
+    except OSError as error:  # of requests, too
+        raise RunError(f"{url} does not answer any more ({type(error).__name__})") from None
+    except (RuntimeError, ValueError) as error:
+        raise _explained(url, job_id, error) from None
+
+
+def _explained(url: str, job_id: str, error: Exception) -> PagelakeError:
+    status = re.search(r"status code (\d+)", str(error))
+    if status is not None and status[1] == "404" and job_id:
+        return JobError(f"{job_id}: there is no such job at {url}; ray job list knows them")
+    kind = RunError if status is not None and status[1].startswith("5") else JobError
+    return kind(f"{url}: {one_line(error)}")
