@@ -22,6 +22,7 @@ from pipeline.lake.lake_table import (
     delete_quietly,
     write_rolling,
 )
+from pipeline.lake.parquet import KEY_ROWS
 from pipeline.lake.stores import Stores
 from pipeline.lake.upsert import footer_rows
 from pipeline.store_settings import Store
@@ -101,7 +102,7 @@ class DeltaLakeTable:
             pq.ParquetFile(stream) as parquet,
         ):
             there = [name for name in schema.names if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=there):
+            for batch in parquet.iter_batches(KEY_ROWS if columns else _BATCH_ROWS, columns=there):
                 yield conform(batch, schema)
 
     def prepare(self, documents: pa.Schema) -> None:

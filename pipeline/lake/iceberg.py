@@ -21,6 +21,7 @@ from pipeline.lake.lake_table import (
     delete_quietly,
     write_rolling,
 )
+from pipeline.lake.parquet import KEY_ROWS
 from pipeline.store_settings import Store
 
 _BATCH_ROWS = 4096
@@ -93,7 +94,7 @@ class IcebergTable:
             there = parquet.schema_arrow
             wanted = {*map(field_id, schema), *schema.names}
             names = [one.name for one in there if {field_id(one), one.name} & (wanted - {None})]
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=names):
+            for batch in parquet.iter_batches(KEY_ROWS if columns else _BATCH_ROWS, columns=names):
                 yield conform(batch, schema)
 
     def prepare(self, documents: pa.Schema) -> None:
