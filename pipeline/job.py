@@ -229,6 +229,22 @@ class Output(Section):
         "catalog inside the output if null.",
     )
 
+    @model_validator(mode="after")
+    def _table_has_its_format(self) -> Self:
+        if self.format == "parquet" and self.table is not None:
+            raise ValueError("table: format parquet has none; set format: iceberg or delta")
+        if self.format != "iceberg" and self.catalog is not None:
+            raise ValueError(f"catalog: format {self.format} has none; set format: iceberg")
+        if self.format == "iceberg" and self.table is not None and "." not in self.table:
+            raise ValueError(f"table: '{self.table}' has no namespace; write lake.{self.table}")
+        in_store = "://" in self.uri and not self.uri.startswith("file://")
+        if self.format == "iceberg" and self.catalog is None and in_store:
+            raise ValueError(
+                "catalog is missing; the SQLite catalog needs an output on a disk: name a catalog "
+                "of pyiceberg's configuration, or take format: delta"
+            )
+        return self
+
 
 class Job(Section):
     """A whole job file."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
@@ -71,6 +72,18 @@ def column_keys(document_ids: pa.StringArray) -> Keys:
             folded = digits[:, :32] ^ digits[:, 32:]
             return (folded[:, ::2] << 4 | folded[:, 1::2]).view(KEY).reshape(size)
     return as_array(map(document_key, document_ids.to_pylist()))
+
+
+def digest_keys(digests: pa.StringArray) -> Keys:
+    """Return digests of 32 hex digits as keys; null, or what is none, is a key of zeros."""
+    digests = pc.if_else(pc.equal(pc.binary_length(digests), 32).fill_null(False), digests, "0" * 32)
+    size = len(digests)
+    if size == 0:
+        return as_array([])
+    _, offsets, values = digests.buffers()
+    start = int(np.frombuffer(offsets, np.int32, 1, digests.offset * 4)[0])
+    digits = _HEX[np.frombuffer(values, np.uint8, size * 32, start)].reshape(size, 32)
+    return (digits[:, ::2] << 4 | digits[:, 1::2]).view(KEY).reshape(size)
 
 
 def page_keys(documents: Keys, page_numbers: NDArray[Any]) -> Keys:

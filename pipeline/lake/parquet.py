@@ -49,7 +49,7 @@ def write_tables(
     Every table has the columns of `schema`. No rows, no file. Memory holds one row group.
     """
     files: list[str] = []
-    groups = _row_groups(tables)
+    groups = row_groups(tables)
     group = next(groups, None)
     while group is not None:
         name = f"{prefix}-{len(files):05}.parquet"
@@ -177,7 +177,7 @@ def _rows(layout: Layout, files: Iterable[tuple[str, NDArray[np.bool_]]]) -> Ite
             yield pa.Table.from_batches([batch]).filter(wanted)
 
 
-def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Join and cut tables to `ROWS_PER_GROUP` rows, or fewer when the rows are large."""
     waiting: list[pa.Table] = []
     n_rows = n_bytes = 0

@@ -6,8 +6,10 @@ for readers of the tables. Names, once published, do not change meaning. All col
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +27,9 @@ from pipeline.records import (
 )
 
 _TEXT, _COUNT, _SECONDS = pa.string(), pa.int32(), pa.float64()
+
+DIGEST = "row_digest"
+"""The column of `documents` that tells whether a row is as it was."""
 
 Column = tuple[str, pa.DataType, str]
 
@@ -93,7 +98,13 @@ _DOCUMENT_COLUMNS: list[Column] = [
         _TEXT,
         "JSON: path -> the page whose value was taken; of a prompt's pages, the first",
     ),
+    (
+        DIGEST,
+        _TEXT,
+        "digest of the row but for run_id and processed_at: equal digests, equal rows",
+    ),
 ]
+_NOT_IN_DIGEST = ("run_id", "processed_at", DIGEST)
 
 
 def pages_schema(record_type: pa.DataType) -> pa.Schema:
@@ -159,7 +170,20 @@ def documents_table(
     }
     for name in ("pages_ok", "pages_truncated", "pages_failed"):
         columns[name] = [getattr(result, name) for result in results]
-    return _table(documents_schema(record_type), shared | columns, len(results))
+    return with_digests(_table(documents_schema(record_type), shared | columns, len(results)))
+
+
+def with_digests(documents: pa.Table) -> pa.Table:
+    """Return rows of `documents` with their digests, of 32 hex digits, as the last column."""
+    kept = [name for name in documents.column_names if name not in _NOT_IN_DIGEST]
+    digests = [
+        blake2b(json.dumps(row, default=str).encode(), digest_size=16).hexdigest()
+        for row in documents.select(kept).to_pylist()
+    ]
+    name, type_, text = _DOCUMENT_COLUMNS[-1]
+    field = pa.field(name, type_, metadata={"description": text})
+    rest = documents.select([one for one in documents.column_names if one != DIGEST])
+    return rest.append_column(field, pa.array(digests, type_))
 
 
 def _schema(columns: Sequence[Column]) -> pa.Schema:

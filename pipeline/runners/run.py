@@ -22,7 +22,9 @@ from pipeline.lake.known import carry, forget
 from pipeline.lake.layout import JOB, Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.lock import Lock
+from pipeline.lake.publish import check, publish
 from pipeline.lake.stores import Stores
+from pipeline.lake.types import arrow_type
 from pipeline.records import FailureKind
 from pipeline.runners.claim import claim, forget_others, note
 from pipeline.runners.notes import Item
@@ -98,6 +100,7 @@ def run(job: Job, options: Options, console: Console) -> Summary:
         console.print(recipe.weights, highlight=False, markup=False, soft_wrap=True)
     layout = recipe.layout
     layout.prepare()
+    check(job, layout, arrow_type(recipe.schema.document))
     with Lock(layout, recipe.provenance.run_id) as lock:
         return _run(layout, lock, recipe, discovery, options, console, started)
 
@@ -140,6 +143,7 @@ def _run(
     lock.require()
     forget_others(layout, recipe.provenance.fingerprint)
     forget(layout, keep=assembly.manifest.plans)
+    table = publish(job, layout, assembly.manifest)
     summary = Summary(
         run_id=recipe.provenance.run_id,
         output=job.output.uri,
@@ -152,6 +156,7 @@ def _run(
         pages_reused=sum(assembly.pages.values()) - work.pages - work.pages_doubled,
         files_ignored=planned.ignored,
         documents_carried=assembly.carried,
+        table=table,
         wall_s=time.monotonic() - started,
         warnings=recipe.warnings,
     )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.lake.upsert import Upserted
 from pipeline.records import FailureKind
 from pipeline.remedies import REMEDIES
 from pipeline.runners.receipt import Receipt
@@ -25,7 +26,7 @@ class Summary:
     `pages` and `documents` count states; `looks` counts the samples of the whole table by how often
     the model was shown them; `documents_known` were planned by an earlier run and not
     read to be planned again; `skipped` are pages that the selection leaves out or that
-    were finished before; `seconds` are a stage's, summed over all workers, for the pages done now.
+    were finished before; `table` is what the lake table came to, if the job has one; `seconds` are a stage's, summed over all workers, for the pages done now.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class Summary:
     pages_reused: int = 0
     files_ignored: int = 0
     documents_carried: int = 0
+    table: Upserted | None = None
     wall_s: float = 0.0
     warnings: tuple[str, ...] = field(default=())
 
@@ -81,6 +83,8 @@ class Summary:
             table.add_row("ignored", f"{self.files_ignored:,} files of other types")
         if self.documents_carried:
             table.add_row("kept", f"{self.documents_carried:,} documents of earlier runs")
+        if self.table is not None:
+            table.add_row("table", Text(_table(self.table)))
         wall = f"{self.wall_s:.1f} s, start-up included"
         if self.done.pages:
             table.add_row("pages/s a worker", self._rates())
@@ -101,6 +105,12 @@ class Summary:
             for stage in STAGES
             if self.done.seconds.get(stage)
         )
+
+
+def _table(done: Upserted) -> str:
+    counts = f"{done.inserted:,} inserted, {done.replaced:,} replaced, {done.unchanged:,} unchanged"
+    snapshot = f"snapshot {done.snapshot}" if done.committed else "no new snapshot"
+    return f"{done.table.removeprefix('output.table ')}: {counts} ({snapshot})"
 
 
 def _states(counts: Mapping[str, int]) -> str:

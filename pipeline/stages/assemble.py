@@ -35,7 +35,13 @@ from pipeline.lake.parquet import (
     read_batches,
     write_tables,
 )
-from pipeline.lake.tables import documents_schema, documents_table, pages_schema
+from pipeline.lake.tables import (
+    DIGEST,
+    documents_schema,
+    documents_table,
+    pages_schema,
+    with_digests,
+)
 from pipeline.lake.types import arrow_type
 from pipeline.lake.values import converter
 from pipeline.records import (
@@ -305,4 +311,6 @@ def _carried(layout: Layout, files: Iterable[str], tally: _Tally) -> Iterator[pa
             again = planned.mask(as_array(map(text_key, batch["uri"].to_pylist())))
             kept = batch.filter(pa.array(~again))
             tally.carried += kept.num_rows
-            yield pa.Table.from_batches([kept])
+            rows = pa.Table.from_batches([kept])
+            # An output of a version that knew no digests goes on as well.
+            yield rows if DIGEST in rows.column_names else with_digests(rows)

@@ -51,7 +51,8 @@ SHARED = [
 ]
 PAGES = ["page_numbers", "raw_text", "attempts", "prompt_tokens", "output_tokens"]
 TIMINGS = ["rasterize_s", "encode_s", *MODEL_TIMES, *MODEL_COUNTS]
-DOCUMENTS = ["pages_ok", "pages_truncated", "pages_failed", "pages_skipped", "field_pages"]
+COUNTS = ["pages_ok", "pages_truncated", "pages_failed", "pages_skipped"]
+DOCUMENTS = [*COUNTS, "field_pages", "row_digest"]
 
 
 def plan(n_pages: int | None = 3, **source: str) -> Plan:

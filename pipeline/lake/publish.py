@@ -1,0 +1,140 @@
+"""From an output to its lake table: which one a job means, and bringing it up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from pipeline.errors import JobError, OutputError, PagelakeError, RunError, one_line
+from pipeline.job import Job
+from pipeline.lake.lake_table import LakeTable
+from pipeline.lake.layout import Layout
+from pipeline.lake.ledger import Manifest
+from pipeline.lake.stores import Stores
+from pipeline.lake.tables import documents_schema
+from pipeline.lake.types import arrow_type
+from pipeline.lake.upsert import Documents, Plan, Upserted, load_checked, upsert
+
+NAMESPACE: Final = "pagelake"
+"""Where tables lie that a job gives no name."""
+
+_PACKAGES: Final = {"iceberg": "pyiceberg", "delta": "deltalake"}
+
+
+def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
+    """Find out before any work whether a job's table can be reached and can hold its documents.
+
+    Raises
+    ------
+    UserError
+        If it cannot.
+    """
+    if job.output.format == "parquet":
+        return
+    try:
+        with _opened(job, layout) as table:
+            load_checked(table, documents_schema(record_type))
+    except PagelakeError:
+        raise
+    except Exception as error:  # of a catalog's or store's own client, which may be any
+        raise OutputError(
+            f"output.format {job.output.format}: the table cannot be reached ({_said(error)}); "
+            "check output.table, output.catalog, stores and the credentials"
+        ) from error
+
+
+def publish(job: Job, layout: Layout, manifest: Manifest) -> Upserted | None:
+    """Bring the documents of a finished output into the job's table, None if it has none.
+
+    Raises
+    ------
+    OutputError
+        If the table cannot hold them.
+    RunError
+        If it cannot be reached, or others commit to it without end. The output stays as it is, and
+        the next run tries again.
+    """
+    if job.output.format == "parquet":
+        return None
+    schema = documents_schema(arrow_type(manifest.schema))
+    documents = Documents.of(layout, manifest.documents, schema)
+
+    def properties(plan: Plan) -> Mapping[str, str]:
+        return _properties(manifest, plan, len(documents.digests))
+
+    try:
+        with _opened(job, layout) as table:
+            return upsert(table, documents, properties)
+    except PagelakeError:
+        raise
+    except Exception as error:  # of a catalog's or store's own client, which may be any
+        raise RunError(
+            f"output {layout.uri} is finished, and its {job.output.format} table is not up to date "
+            f"({_said(error)}); run again to bring it there"
+        ) from error
+
+
+def _properties(manifest: Manifest, plan: Plan, n_documents: int) -> dict[str, str]:
+    """Say of a snapshot where it comes from."""
+    provenance = manifest.provenance
+    counts = {
+        "inserted": plan.inserted,
+        "replaced": plan.replaced,
+        "unchanged": n_documents - plan.inserted - plan.replaced,
+        **{f"documents.{state}": n for state, n in sorted(manifest.counts.documents.items())},
+    }
+    names = ("run_id", "fingerprint", "schema_id", "pipeline_version")
+    told = {name: getattr(provenance, name) for name in names}
+    told["version"] = told.pop("pipeline_version")
+    return {f"pagelake.{name}": str(value) for name, value in {**told, **counts}.items()}
+
+
+@contextmanager
+def _opened(job: Job, layout: Layout) -> Iterator[LakeTable]:
+    package = _PACKAGES[job.output.format]
+    if importlib.util.find_spec(package) is None:
+        raise JobError(
+            f"output.format {job.output.format}: needs the {package} package; "
+            f"pip install pagelake[{job.output.format}]"
+        )
+    table = _delta(job) if job.output.format == "delta" else _iceberg(job, layout)
+    try:
+        yield table
+    finally:
+        table.close()
+
+
+def _delta(job: Job) -> LakeTable:
+    from pipeline.lake.delta import DeltaLakeTable
+
+    uri = job.output.table or f"{job.output.uri.rstrip('/')}/delta"
+    return DeltaLakeTable(uri, Stores.of(job.stores))
+
+
+def _iceberg(job: Job, layout: Layout) -> LakeTable:
+    from pipeline.lake.iceberg import IcebergTable, embedded_catalog, named_catalog
+
+    name = job.output.table or f"{NAMESPACE}.{_identifier(job.name)}"
+    if job.output.catalog is not None:
+        uri = job.output.uri if "://" in job.output.uri else "s3://"
+        store = Stores.of(job.stores).store(uri)
+        return IcebergTable(named_catalog(job.output.catalog, store), name)
+    folder = layout.local("iceberg")
+    if folder is None:  # the job's own check refuses stores
+        raise JobError("output.catalog is missing; an output in a store needs one")
+    return IcebergTable(embedded_catalog(Path(folder)), name)
+
+
+def _identifier(name: str) -> str:
+    """Make a table's name of a job's: letters, digits and _, as every engine takes them."""
+    return re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_") or "documents"
+
+
+def _said(error: Exception) -> str:
+    return one_line(error) or type(error).__name__
