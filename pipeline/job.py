@@ -6,7 +6,6 @@ Frozen pydantic models, one a section of the job file; a key they do not know is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -14,7 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.model_settings import Model
 from pipeline.section import LONG_S, Location, SchemaRef, Section, listed
 from pipeline.selection import parse_pages
-from pipeline.store_settings import Store
+from pipeline.store_settings import StoreSettings
 
 TEXT_SCHEMA = "text.v1"
 """The built-in schema of task `ocr`."""
@@ -241,7 +240,7 @@ class Job(Section):
     examples: tuple[Example, ...] = Field(
         default=(), description="Pages with their right answers, shown before each sample."
     )
-    stores: Mapping[str, Store] = Field(
+    stores: StoreSettings = Field(
         default={},
         description="How to reach object stores, by the beginning of their URIs: s3://, or "
         "s3://bucket/folder.",
