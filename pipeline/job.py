@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from pipeline.model_settings import Model
 from pipeline.section import LONG_S, Location, SchemaRef, Section, listed
 from pipeline.selection import parse_pages
-from pipeline.store_settings import Store
+from pipeline.store_settings import StoreSettings
 
 TEXT_SCHEMA = "text.v1"
 """The built-in schema of task `ocr`."""
@@ -288,7 +288,7 @@ class Job(Section):
     examples: tuple[Example, ...] = Field(
         default=(), description="Pages with their right answers, shown before each sample."
     )
-    stores: Mapping[str, Store] = Field(
+    stores: StoreSettings = Field(
         default={},
         description="How to reach object stores, by the beginning of their URIs: s3://, or "
         "s3://bucket/folder.",

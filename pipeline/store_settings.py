@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
 
 from pipeline.section import Location, Section
+
+SCHEMES: Final = {
+    "s3": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "az": "az",
+    "abfs": "az",
+    "abfss": "az",
+}
+"""The schemes of object stores, and which kind of store speaks each."""
+
+_OF_KIND: Final = {"region": "s3", "profile": "s3", "account": "az"}
 
 
 class Store(Section):
@@ -15,10 +31,12 @@ class Store(Section):
 
     endpoint: Location | None = Field(
         default=None,
-        pattern=r"^https?://[^/?#]+/?$",
+        pattern=r"^https?://[^/?#]+(/[^?#]*)?$",
         description="The service's address, such as http://minio:9000, if it is not the vendor's.",
     )
-    region: str | None = Field(default=None, min_length=1, description="The store's region (s3).")
+    region: str | None = Field(
+        default=None, min_length=1, description="The bucket's region; found out if null (s3)."
+    )
     profile: str | None = Field(
         default=None,
         min_length=1,
@@ -34,3 +52,22 @@ class Store(Section):
     timeout_s: float = Field(
         default=60.0, gt=0, le=3600, description="Seconds that a store may say nothing."
     )
+
+
+def _checked(stores: Mapping[str, Store]) -> Mapping[str, Store]:
+    for beginning, store in stores.items():
+        found = re.match("([a-z0-9]+)://", beginning)
+        kind = SCHEMES.get(found[1]) if found else None
+        if kind is None:
+            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise ValueError(f"'{beginning}' must begin with one of {known}")
+        for key, only in _OF_KIND.items():
+            if getattr(store, key) is not None and kind != only:
+                raise ValueError(f"'{beginning}': {key} is for {only}:// stores; remove it")
+        if store.profile is not None and store.anonymous:
+            raise ValueError(f"'{beginning}': anonymous sends no keys; remove profile or anonymous")
+    return stores
+
+
+StoreSettings = Annotated[Mapping[Location, Store], AfterValidator(_checked)]
+"""Settings by the beginning of URIs, such as "s3://" or "s3://bucket/folder"."""

@@ -17,7 +17,8 @@ from pyarrow import fs
 from pipeline.errors import InputError, ItemError, one_line
 from pipeline.finetune.data import Row
 from pipeline.job import Job
-from pipeline.lake.source import Source, modified_text
+from pipeline.lake.entry import modified_text
+from pipeline.lake.source import Source
 from pipeline.lake.stores import Stores
 from pipeline.models.base import PageEncoder
 from pipeline.printed import printed_text

@@ -14,7 +14,8 @@
 
 Names inside an output are relative ("pages/x.parquet") and end up in commits and manifest, so an
 output can be moved. A local file appears whole or not at all: it is written under another name,
-flushed to disk and renamed. Object stores do the same with one put.
+flushed to disk and renamed. For an object store it is written to a file of this machine, and put
+when it is whole.
 
 A name that is read from a file of the output may be anybody's: `checked_name` keeps it inside.
 """
@@ -22,17 +23,20 @@ A name that is read from a file of the output may be anybody's: `checked_name` k
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Final, Self, cast
 
 from pyarrow import fs
 
 from pipeline.errors import OutputError, one_line
-from pipeline.lake.stores import Stores
+from pipeline.lake.object_store import ObjectStore
+from pipeline.lake.stores import Stores, object_store
 
 DOCUMENTS = "documents"
 PAGES = "pages"
@@ -47,7 +51,7 @@ LOCK = "_pagelake/lock"
 UNFINISHED = ".tmp"
 """How the name of a local file ends that is being written, or was when its writer died."""
 
-_OBJECT_STORES = ("s3", "gcs", "abfs")
+_IN_MEMORY: Final = 8 << 20  # of a file for a store; what is larger waits on disk
 
 
 def checked_name(name: str, folder: str) -> str:
@@ -83,6 +87,8 @@ class Layout:
             filesystem, root = stores.filesystem(uri)
         except (OSError, ValueError) as error:
             raise OutputError(f"output {uri}: {one_line(error)}") from error
+        if not root.strip("/"):
+            raise OutputError(f"output {uri}: names no folder; choose another output.uri")
         return cls(uri, filesystem, root.rstrip("/"), stores)
 
     def prepare(self) -> None:
@@ -95,7 +101,7 @@ class Layout:
         """
         probe = f"{COMMITS}/.probe"
         try:
-            if self.filesystem.type_name not in _OBJECT_STORES:
+            if object_store(self.filesystem) is None:
                 for folder in (DOCUMENTS, PAGES, COMMITS, RUNS, IDENTITIES):
                     self.filesystem.create_dir(self._path(folder), recursive=True)
             self.write_bytes(probe, b"")
@@ -113,30 +119,29 @@ class Layout:
 
     def read_bytes(self, name: str) -> bytes:
         """Read a small file. Raises FileNotFoundError if there is none."""
+        if (store := object_store(self.filesystem)) is not None:
+            return store.read(self._path(name))
         with self.filesystem.open_input_stream(self._path(name)) as stream:
             data: bytes = stream.read()
         return data
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a small file in one atomic step, over an older one if there is one."""
-        if self.local(name) is None:
-            with self.filesystem.open_output_stream(self._path(name)) as stream:
-                stream.write(data)
-            return
         with self.write(name) as stream:
             stream.write(data)
 
     @contextmanager
-    def write(self, name: str) -> Iterator[Any]:
+    def write(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file to write; it appears whole when the block ends.
 
-        If the block raises, nothing is left of it. On a store, an older object of that name goes
-        too: a writer cannot be told to give up there, and half an object is worse than none.
+        If the block raises, nothing is left of it, and an older file of that name stays.
         """
         final = self.local(name)
         if final is None:
-            with self._put(name) as stream:
-                yield stream
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+                yield cast(IO[bytes], spool)
+                spool.seek(0)
+                self._put(name, cast(IO[bytes], spool))
             return
         final.parent.mkdir(parents=True, exist_ok=True)
         unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex}{UNFINISHED}")
@@ -152,12 +157,37 @@ class Layout:
                 unfinished.unlink(missing_ok=True)
         _sync_folder(final.parent)
 
-    @contextmanager
-    def _put(self, name: str) -> Iterator[Any]:
+    def version(self, name: str) -> tuple[bytes, str]:
+        """Read a small file of an object store, and what names its version.
+
+        Raises FileNotFoundError if there is none; NotImplementedError if it is no object store.
+        """
+        return self._conditional.version(self._path(name))
+
+    def put_over(self, name: str, data: bytes, version: str | None) -> str:
+        """Write a small file over that version of it only, None being over nothing.
+
+        Returns what names its own. Raises ChangedError if there is another; NotImplementedError if
+        the place knows no such condition.
+        """
+        return self._conditional.put_over(self._path(name), data, version)
+
+    @property
+    def _conditional(self) -> ObjectStore:
+        store = object_store(self.filesystem)
+        if store is None:
+            raise NotImplementedError
+        return store
+
+    def _put(self, name: str, file: IO[bytes]) -> None:
+        if (store := object_store(self.filesystem)) is not None:
+            store.put(self._path(name), file)
+            return
         try:
             with self.filesystem.open_output_stream(self._path(name)) as stream:
-                yield stream
+                shutil.copyfileobj(file, stream, 1 << 20)
         except BaseException:
+            # Its writer cannot be told to give up, and half a file is worse than none.
             with suppress(OSError):
                 self.delete(name)
             raise
@@ -205,7 +235,7 @@ class Layout:
     def delete(self, name: str) -> None:
         """Delete a file; no error if there is none."""
         with suppress(FileNotFoundError):  # somebody else's delete may come between
-            if self.exists(name):
+            if object_store(self.filesystem) is not None or self.exists(name):
                 self.filesystem.delete_file(self._path(name))
 
     def _path(self, name: str) -> str:

@@ -1,7 +1,8 @@
-"""Listing input files: local folders and every store that pyarrow.fs knows, one folder at a time.
+"""Listing input files: local folders and what else pyarrow.fs knows, one folder at a time.
 
 Entries come sorted by name within a folder, and hidden ones (".name") are left out, so that a
-listing is the same on every machine and only one folder's names are ever held.
+listing is the same on every machine and only one folder's names are ever held. Object stores list
+themselves, see pipeline.lake.store_listing.
 """
 
 from __future__ import annotations
@@ -18,27 +19,16 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from pipeline.lake.source import modified_text
-from pipeline.lake.stores import Stores
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file or folder. `size` is in bytes; -1, and no `modified`, if it is not a file.
-
-    `kind` is Unknown for what is neither: a socket, or a link to a folder (links could go round).
-    """
-
-    path: str
-    kind: FileType
-    size: int = -1
-    modified: str = ""
+from pipeline.lake.entry import Entry, entry_of
+from pipeline.lake.store_listing import StoreTree
+from pipeline.lake.stores import Stores, object_store
+from pipeline.store_settings import Store
 
 
-class Tree(Protocol):
-    """Files and folders under "/"-separated paths."""
+class Folders(Protocol):
+    """Files under "/"-separated paths, in folders that are listed one by one."""
 
     def entry(self, path: str) -> Entry:
         """Look at one path; kind is NotFound if there is nothing, or nothing one may see."""
@@ -50,11 +40,14 @@ class Tree(Protocol):
         """Return what a Document of this path is called in the tables."""
 
 
+Tree = Folders | StoreTree
+
+
 class LocalTree:
     """This machine's files, by absolute path."""
 
     def entry(self, path: str) -> Entry:
-        """See Tree."""
+        """See Folders."""
         try:
             status = Path(path).stat()
         except (OSError, ValueError):  # ValueError: a NUL in the path
@@ -64,7 +57,7 @@ class LocalTree:
         return Entry(path, FileType.Directory if stat.S_ISDIR(status.st_mode) else FileType.Unknown)
 
     def children(self, folder: str) -> Iterator[Entry]:
-        """See Tree."""
+        """See Folders."""
         with os.scandir(folder) as entries:
             names = sorted((item.name, item.is_symlink()) for item in entries)
         for name, is_link in names:
@@ -85,7 +78,7 @@ class LocalTree:
 
 @dataclass(frozen=True)
 class RemoteTree:
-    """An object store's files; paths begin at `base`, which is what "{root}/" stands for."""
+    """Another filesystem's files; paths begin at `base`, which is what "{root}/" stands for."""
 
     filesystem: FileSystem
     base: str
@@ -93,26 +86,20 @@ class RemoteTree:
     query: str = ""
 
     def entry(self, path: str) -> Entry:
-        """See Tree."""
-        return _remote_entry(self.filesystem.get_file_info(path))
+        """See Folders."""
+        return entry_of(self.filesystem.get_file_info(path))
 
     def children(self, folder: str) -> Iterator[Entry]:
-        """See Tree."""
+        """See Folders."""
         found = self.filesystem.get_file_info(FileSelector(folder))
         for info in sorted(found, key=lambda info: str(info.path)):
             if not info.base_name.startswith("."):
-                yield _remote_entry(info)
+                yield entry_of(info)
 
     def uri(self, path: str) -> str:
-        """See Tree."""
+        """See Folders."""
         key = quote(path.removeprefix(self.base).lstrip("/"), safe="/~!$&'()*+,;=:@")
         return f"{self.root}/{key}{self.query}"
-
-
-def _remote_entry(info: FileInfo) -> Entry:
-    if info.type is not FileType.File:
-        return Entry(info.path, info.type)
-    return Entry(info.path, info.type, info.size, modified_text(info))
 
 
 def locate(name: str, tree: Tree, folder: str, stores: Stores = Stores()) -> tuple[Tree, str]:
@@ -124,23 +111,29 @@ def locate(name: str, tree: Tree, folder: str, stores: Stores = Stores()) -> tup
     if name.startswith("file://"):
         path = os.fsdecode(unquote_to_bytes(name.removeprefix("file://")))
         return LocalTree(), posixpath.normpath("/" + path.lstrip("/"))
-    if match := re.fullmatch(r"([A-Za-z][\w+.-]*://[^/?]*)([^?]*)(\?.*)?", name, re.DOTALL):
+    if match := re.fullmatch(r"([A-Za-z][\w+.-]*://[^/?]*)(.*?)(\?\w+=[^/]*)?", name, re.DOTALL):
         root, key, query = match.groups("")
-        remote = _remote_tree(root, query, stores)
-        return remote, posixpath.join(remote.base, unquote(key).strip("/"))
+        remote, base = _remote_tree(root, query, stores.store(name))
+        return remote, posixpath.join(base, unquote(key).strip("/"))
     if name.startswith("/"):
         return LocalTree(), posixpath.normpath(name)
     return tree, posixpath.normpath(posixpath.join(folder, name))
 
 
 @cache
-def _remote_tree(root: str, query: str, stores: Stores) -> RemoteTree:
-    filesystem, base = stores.filesystem(f"{root}/{query}")
-    return RemoteTree(filesystem, base, root, query)
+def _remote_tree(root: str, query: str, store: Store) -> tuple[Tree, str]:
+    filesystem, base = Stores((("", store),)).filesystem(f"{root}/{query}")
+    if (bucket := object_store(filesystem)) is not None:
+        return StoreTree(bucket, query), base
+    return RemoteTree(filesystem, base, root, query), base
 
 
 def walk(tree: Tree, folder: str) -> Iterator[Entry]:
     """Yield every entry below a folder that is not itself a folder, depth first."""
+    return tree.walk(folder) if isinstance(tree, StoreTree) else _walk(tree, folder)
+
+
+def _walk(tree: Folders, folder: str) -> Iterator[Entry]:
     pending = [tree.children(folder)]
     while pending:
         entry = next(pending[-1], None)
@@ -162,11 +155,13 @@ def expand(tree: Tree, pattern: str) -> Iterator[Entry]:
 
     The same file may come twice if the pattern holds ** twice.
     """
+    if isinstance(tree, StoreTree):
+        return tree.expand(pattern)
     top, *parts = re.split("/(?=.)", pattern)
     return _matches(tree, top or "/", tuple(parts)) if parts else iter(())
 
 
-def _matches(tree: Tree, folder: str, parts: tuple[str, ...]) -> Iterator[Entry]:
+def _matches(tree: Folders, folder: str, parts: tuple[str, ...]) -> Iterator[Entry]:
     head, rest = parts[0], parts[1:]
     if head == "**":
         yield from _matches(tree, folder, rest or ("*",))

@@ -5,9 +5,10 @@ ends first would sweep away files that the other has not committed yet; the lock
 run so before it writes anything. `_pagelake/lock` is the `Holder` as JSON.
 
 A lease that has run out may be taken over; at once if its holder was a process of this machine and
-is gone. On a local disk, and a network's if it knows locks, looking and taking are one step. An
-object store has no such step: there a taker puts its lock, waits, and looks whose is left. That is
-a courtesy, and a clock that is minutes off spoils it.
+is gone. On a local disk, and a network's if it knows locks, looking and taking are one step; so
+they are on an object store that can put an object on condition that nobody else has. Where neither
+is known, a taker puts its lock, waits, and looks whose is left. That is a courtesy, and a clock
+that is minutes off spoils it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Never, Self
 
 from pipeline.errors import OutputError, RunError, one_line
 from pipeline.lake.holder import Holder, this_process
 from pipeline.lake.layout import LOCK, Layout
+from pipeline.lake.object_store import ChangedError
 
 LEASE_S = 120.0
 """How long a holder that says nothing is believed to live."""
@@ -47,9 +49,14 @@ def holder(layout: Layout) -> Holder | None:
         If the lock cannot be understood.
     """
     try:
-        return Holder.from_json(layout.read_bytes(LOCK))
+        return _parsed(layout, layout.read_bytes(LOCK))
     except FileNotFoundError:
         return None
+
+
+def _parsed(layout: Layout, text: bytes) -> Holder:
+    try:
+        return Holder.from_json(text)
     except ValueError as error:
         raise OutputError(
             f"output {layout.uri}: {LOCK} is damaged; delete it if no run is on"
@@ -58,7 +65,10 @@ def holder(layout: Layout) -> Holder | None:
 
 def refuse_if_held(layout: Layout) -> None:
     """Raise OutputError, naming the holder, if somebody writes to the output now."""
-    found = holder(layout)
+    _refuse(layout, holder(layout))
+
+
+def _refuse(layout: Layout, found: Holder | None) -> None:
     if found is not None and found.token not in _done and not found.is_over:
         raise OutputError(
             f"output {layout.uri}: in use since {_clock(found.started)} by {found}; wait until it "
@@ -79,6 +89,7 @@ class Lock:
         self._layout = layout
         self._lease = timedelta(seconds=lease_s)
         self._mine = this_process(run_id, self._lease)
+        self._exact = False  # True where a store puts the lock on condition
         self._lost: str | None = None
         self._renewing = threading.Lock()
         self._ended = threading.Event()
@@ -130,16 +141,38 @@ class Lock:
             raise RunError(f"output {self._layout.uri}: this run lost its lock: {self._lost}")
 
     def _take(self) -> None:
+        if self._took_on_condition():
+            return
         with _guard(self._layout) as exclusive:
-            refuse_if_held(self._layout)
+            if not self._is_mine(found := holder(self._layout)):
+                _refuse(self._layout, found)
             self._write(self._mine)
         if not exclusive:
             time.sleep(_SETTLE_S)
             if not self._is_mine(holder(self._layout)):
-                refuse_if_held(self._layout)
-                raise OutputError(
-                    f"output {self._layout.uri}: another run began just now; try again"
-                )
+                self._too_late()
+
+    def _took_on_condition(self) -> bool:
+        """Take the lock where a store lets one of all takers pass; False if it is none of those."""
+        mine, version = self._mine.to_json().encode(), None
+        try:
+            with suppress(FileNotFoundError):
+                text, version = self._layout.version(LOCK)
+                _refuse(self._layout, _parsed(self._layout, text))
+            self._layout.put_over(LOCK, mine, version)
+            # Some stores take conditions and do not heed them: they would let this pass as well.
+            self._layout.put_over(LOCK, mine, None)
+        except ChangedError:
+            self._exact = self._is_mine(holder(self._layout))
+            if not self._exact:
+                self._too_late()
+        except NotImplementedError:
+            pass
+        return self._exact
+
+    def _too_late(self) -> Never:
+        refuse_if_held(self._layout)
+        raise OutputError(f"output {self._layout.uri}: another run began just now; try again")
 
     def _give_back(self) -> None:
         _done.add(self._mine.token)
@@ -156,24 +189,29 @@ class Lock:
 
     def _renew(self) -> None:
         with self._renewing, _guard(self._layout):
-            try:
-                found = holder(self._layout)
-            except OutputError as error:
-                self._lost = str(error)
-                return
-            if not self._is_mine(found):
-                self._lost = "it was deleted" if found is None else f"{found} took it over"
-                return
             now = datetime.now(UTC)
             renewed = replace(self._mine, renewed=now, expires=now + self._lease)
-            self._write(renewed)
-            self._mine = renewed
+            try:
+                version = self._layout.version(LOCK)[1] if self._exact else None
+                found = holder(self._layout)
+                if self._is_mine(found):
+                    self._write(renewed, version)
+                    self._mine = renewed
+                else:
+                    self._lost = "it was deleted" if found is None else f"{found} took it over"
+            except OutputError as error:
+                self._lost = str(error)
+            except (ChangedError, FileNotFoundError):
+                self._lost = "another run took it over"
 
     def _is_mine(self, found: Holder | None) -> bool:
         return found is not None and found.token == self._mine.token
 
-    def _write(self, mine: Holder) -> None:
-        self._layout.write_bytes(LOCK, mine.to_json().encode())
+    def _write(self, mine: Holder, version: str | None = None) -> None:
+        if version is None:
+            self._layout.write_bytes(LOCK, mine.to_json().encode())
+        else:
+            self._layout.put_over(LOCK, mine.to_json().encode(), version)
 
 
 @contextmanager

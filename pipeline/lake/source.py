@@ -10,16 +10,12 @@ from pyarrow import fs
 
 from pipeline.errors import ItemError, one_line
 from pipeline.job import Job
+from pipeline.lake.entry import modified_text
 from pipeline.lake.http import fetch, is_http
-from pipeline.lake.stores import Stores
+from pipeline.lake.stores import Stores, object_store
 from pipeline.records import FailureKind
 
 NO_HTTP = "web addresses are read only with input.http: true"
-
-
-def modified_text(info: fs.FileInfo) -> str:
-    """Return a file's modification time in nanoseconds as text: it tells versions apart."""
-    return str(info.mtime_ns) if info.mtime_ns is not None else ""
 
 
 def _size_and_modified(store: fs.FileSystem, path: str) -> tuple[int, str] | None:
@@ -80,6 +76,8 @@ class Source:
             store, path = self.stores.filesystem(uri)
             if isinstance(store, fs.LocalFileSystem):
                 return Path(path)
+            if (bucket := object_store(store)) is not None:
+                return bucket.read(path)
             with store.open_input_stream(path) as stream:
                 data: bytes = stream.read()
         except (OSError, ValueError) as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from urllib.parse import unquote, unquote_to_bytes
 
 from pyarrow import fs
 
-from pipeline.store_settings import Store
+from pipeline.lake.object_store import ObjectStore
+from pipeline.lake.store_clients import bucket_of
+from pipeline.store_settings import SCHEMES, Store
 
 _DEFAULT = Store()
 
@@ -37,36 +38,27 @@ class Stores:
         Raises
         ------
         ValueError
-            If the URI's scheme is unknown.
+            If the URI's scheme is unknown, or its store's settings or credentials are wrong.
         OSError
             If the store cannot be reached with its settings.
         """
         if "://" not in uri:
             return fs.LocalFileSystem(), uri
-        if uri.startswith("file://"):
+        scheme, _, rest = uri.partition("://")
+        if scheme == "file":
             # pyarrow takes no name that is not UTF-8; the system does.
-            return fs.LocalFileSystem(), os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
-        return _filesystem(uri, self.store(uri))
+            return fs.LocalFileSystem(), os.fsdecode(unquote_to_bytes(rest))
+        if scheme not in SCHEMES:
+            found, path = fs.FileSystem.from_uri(uri)
+            return found, path
+        bucket = bucket_of(uri, self.store(uri))
+        bucket.client()  # says now what is wrong with its settings
+        key = unquote(rest.partition("?")[0].partition("/")[2]).strip("/")
+        store = ObjectStore(bucket)
+        return fs.PyFileSystem(store), store.path(key)
 
 
-def _filesystem(uri: str, store: Store) -> tuple[fs.FileSystem, str]:
-    scheme, _, rest = uri.partition("://")
-    if scheme == "s3" and "?" not in rest and (store.endpoint or store.region):
-        # Whoever asks pyarrow about the URI lets it look for the bucket's region at AWS.
-        return _s3(store, store.region or "us-east-1"), unquote(rest).rstrip("/")
-    found, path = fs.FileSystem.from_uri(uri)
-    return found, path
-
-
-@lru_cache
-def _s3(store: Store, region: str) -> fs.S3FileSystem:
-    """One client a process and setting: it holds connections."""
-    options = {"endpoint_override": store.endpoint} if store.endpoint else {}
-    return fs.S3FileSystem(
-        region=store.region or region,
-        anonymous=store.anonymous,
-        request_timeout=store.timeout_s,
-        connect_timeout=store.timeout_s,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=store.attempts),
-        **options,
-    )
+def object_store(filesystem: fs.FileSystem) -> ObjectStore | None:
+    """Return the object store behind a filesystem; None if it is something else."""
+    handler = filesystem.handler if isinstance(filesystem, fs.PyFileSystem) else None
+    return handler if isinstance(handler, ObjectStore) else None

@@ -24,8 +24,9 @@ from pyarrow.fs import FileType
 from pipeline.credentials import NO_CREDENTIALS, holds_credentials
 from pipeline.errors import InputError, one_line
 from pipeline.job import Input
+from pipeline.lake.entry import Entry
 from pipeline.lake.http import is_http
-from pipeline.lake.listing import Entry, LocalTree, Tree, expand, is_glob, locate, walk
+from pipeline.lake.listing import LocalTree, Tree, expand, is_glob, locate, walk
 from pipeline.lake.source import NO_HTTP
 from pipeline.lake.stores import Stores
 from pipeline.records import Document, MediaType

@@ -259,7 +259,7 @@ def test_a_store_that_goes_away_is_told_in_one_line(
 ) -> None:
     store = Failing()
     layout = Layout("far://out", store.filesystem(), str(tmp_path / "far"))
-    monkeypatch.setattr(Layout, "open", lambda _: layout)
+    monkeypatch.setattr(Layout, "open", lambda *_: layout)
     monkeypatch.setattr("pipeline.lake.lock._SETTLE_S", 0)
     store.left = 3
     assert pagelake("far://out") == 2

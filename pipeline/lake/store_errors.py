@@ -1,0 +1,96 @@
+"""What an object store's client says, as one line: what, where and the mend, and no secret.
+
+The client's own words quote addresses, whose queries may hold a signature.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+
+from pipeline.lake.store_clients import Bucket
+
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+_BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+
+
+@contextmanager
+def in_one_line(bucket: Bucket, key: str) -> Iterator[None]:
+    """Turn the client's errors into OSErrors of one line.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such object.
+    PermissionError
+        If the store does not let us.
+    OSError
+        For all else.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _absent(bucket, f"{bucket.root}/{key}", str(error)) from error
+    except (BaseError, ValueError) as error:
+        if isinstance(error, ValueError) and "parse path" not in str(error):
+            raise  # wrong settings have been told already
+        raise _said(bucket, f"{bucket.root}/{key}", error) from error
+
+
+class BrokenOffError(OSError):
+    """An answer that began and did not end. The client does not try again by itself."""
+
+
+def _absent(bucket: Bucket, uri: str, said: str) -> OSError:
+    if any(word in said for word in _NO_BUCKET):
+        return OSError(f"{bucket.root}: no such bucket")
+    return FileNotFoundError(f"{uri}: there is no such object")
+
+
+def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
+    said, tries = str(error), bucket.store.attempts
+    found = re.search(r"status(?: code)?: (\d{3})", said)
+    status = int(found[1]) if found else None
+    endpoint = bucket.store.endpoint
+    where = f"the endpoint {endpoint}" if endpoint else "the store"
+    if any(word in said for word in _NO_BUCKET):
+        return OSError(f"{bucket.root}: no such bucket")
+    if "169.254.169.254" in said or "metadata.google.internal" in said:
+        return PermissionError(
+            f"{uri}: no credentials found; set them in the environment, or stores.anonymous: true"
+        )
+    denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if denied or status in (401, 403) or any(word in said for word in _BAD_KEYS):
+        return PermissionError(
+            f"{uri}: access denied ({status or 403}); check the keys or set stores.anonymous"
+        )
+    if "without LOCATION" in said:
+        return OSError(f"{uri}: the bucket is in another region; set stores.region")
+    if isinstance(error, InvalidPathError | ValueError):
+        return OSError(f"{uri}: {_bad_key(said)}")
+    if status is not None:
+        again = f" ({tries} tries)" if status >= 500 or status == 429 else ""
+        return OSError(f"{uri}: {where} answers {status}{again}")
+    if "kind: Timeout" in said or "kind: Connect" in said or "error sending request" in said:
+        return OSError(f"{uri}: {where} does not answer ({tries} tries)")
+    if "body error" in said or "kind: Decode" in said or "kind: Request" in said:
+        return BrokenOffError(f"{uri}: {where} broke off its answer")
+    return OSError(f"{uri}: {_without_addresses(said)}")
+
+
+def _bad_key(said: str) -> str:
+    found = re.search(r'[Pp]ath "(.*?)"(?=[ :,\n]|$)', said, re.DOTALL)
+    which = f"the key {found[1]!r}" if found else "a key"
+    return f"{which} has an empty part, '.', '..' or a control character; rename that object"
+
+
+def _without_addresses(said: str) -> str:
+    return re.sub(r"\S+://\S+", "...", said.partition("\n")[0])

@@ -1,0 +1,216 @@
+"""What a job and the environment say of a store reaches its endpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from recording_s3 import BODY, Numbered, RecordingS3, recording_s3
+
+from pipeline.errors import ItemError, JobError, OutputError
+from pipeline.jobfile import load_job
+from pipeline.lake.layout import Layout
+from pipeline.lake.source import Source
+from pipeline.lake.store_clients import bucket_of
+from pipeline.lake.stores import Stores
+from pipeline.store_settings import Store
+
+Profiles = Callable[[str, str], None]
+
+
+@pytest.fixture
+def s3() -> Iterator[RecordingS3]:
+    with recording_s3(Numbered(3)) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profiles:
+    """Write ~/.aws/config and ~/.aws/credentials; nothing of this machine's is looked at."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+    def write(config: str, credentials: str) -> None:
+        (tmp_path / "config").write_text(config)
+        (tmp_path / "credentials").write_text(credentials)
+
+    return write
+
+
+def read(s3: RecordingS3 | None, **settings: object) -> bytes | Path:
+    endpoint = {"endpoint": s3.endpoint} if s3 else {}
+    store = Store.model_validate(endpoint | settings)
+    return Source(Stores.of({"s3://": store})).content("s3://b/scans/00000001.pdf")
+
+
+def test_the_keys_and_region_of_a_profile_arrive(
+    s3: RecordingS3, profiles: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "OTHER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
+    profiles(
+        "[profile mine]\nregion = eu-north-1\n",
+        "[mine]\naws_access_key_id = MINE\naws_secret_access_key = x\n",
+    )
+    assert read(s3, profile="mine") == BODY
+    assert "Credential=MINE/" in s3.requests[-1].authorization
+    assert "/eu-north-1/s3/" in s3.requests[-1].authorization
+    read(s3, region="mars-1")
+    assert "Credential=OTHER/" in s3.requests[-1].authorization
+    assert "/mars-1/s3/" in s3.requests[-1].authorization
+
+
+def test_the_environment_alone_is_enough(
+    s3: RecordingS3, profiles: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles("", "[mine]\naws_access_key_id = MINE\naws_secret_access_key = x\n")
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("AWS_REGION", "eu-west-9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    assert Source().content("s3://b/scans/00000002.pdf") == BODY
+    assert "Credential=MINE/" in s3.requests[0].authorization
+    assert "/eu-west-9/s3/" in s3.requests[0].authorization
+
+
+def test_anonymous_signs_nothing(s3: RecordingS3) -> None:
+    assert read(s3, anonymous=True) == BODY
+    assert s3.requests[0].authorization == ""
+
+
+def test_a_request_is_tried_as_often_as_the_job_says(s3: RecordingS3) -> None:
+    s3.fault = lambda _: 503
+    with pytest.raises(ItemError, match=r"s3://b/scans/00000001.pdf: the endpoint .* \(3 tries\)"):
+        read(s3, anonymous=True, attempts=3)
+    assert len(s3.requests) == 3
+    s3.fault = lambda _: 503 if len(s3.requests) < 6 else None
+    assert read(s3, anonymous=True, attempts=3) == BODY
+
+
+def test_a_store_may_be_silent_only_so_long(s3: RecordingS3) -> None:
+    s3.fault = lambda _: "hang"
+    began = time.monotonic()
+    with pytest.raises(ItemError, match=r"does not answer \(1 tries\)"):
+        read(s3, anonymous=True, attempts=1, timeout_s=0.3)
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "line"),
+    [
+        (404, "NoSuchBucket", "s3://b: no such bucket"),
+        (404, "NoSuchKey", "s3://b/scans/00000001.pdf: there is no such object"),
+        (403, "AccessDenied", "access denied (403); check the keys or set stores.anonymous"),
+        (403, "InvalidAccessKeyId", "access denied (403); check the keys"),
+        (301, "PermanentRedirect", "the bucket is in another region; set stores.region"),
+    ],
+)
+def test_what_is_final_fails_at_once(s3: RecordingS3, status: int, code: str, line: str) -> None:
+    s3.fault, s3.code = lambda _: status, code
+    with pytest.raises(ItemError) as caught:
+        read(s3, anonymous=True)
+    assert line in str(caught.value)
+    assert len(s3.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"endpoint": "http://nosuch.invalid", "anonymous": True}, "nosuch.invalid has no address"),
+        ({"endpoint": "http://127.0.0.1:9"}, "no credentials found; set AWS_ACCESS_KEY_ID"),
+        ({"endpoint": "http://127.0.0.1:9", "profile": "x"}, "there is no profile 'x' in ~/.aws"),
+        (
+            {"endpoint": "http://127.0.0.1:9", "anonymous": True, "attempts": 2},
+            "the endpoint http://127.0.0.1:9 does not answer (2 tries)",
+        ),
+    ],
+)
+def test_a_store_that_cannot_be_used_refuses_the_output(
+    settings: dict[str, object], line: str
+) -> None:
+    with pytest.raises(OutputError) as caught:
+        Layout.open("s3://b/out", Stores.of({"s3://": Store.model_validate(settings)})).prepare()
+    assert line in str(caught.value)
+
+
+def test_keys_of_a_login_need_amazons_library(
+    s3: RecordingS3, profiles: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles(
+        "[profile one]\nrole_arn = arn:aws:iam::1:role/x\n[profile two]\n"
+        'credential_process = echo \'{"Version": 1, "AccessKeyId": "FOUND", '
+        '"SecretAccessKey": "s"}\'\n',
+        "",
+    )
+    read(s3, profile="two")
+    assert "Credential=FOUND/" in s3.requests[0].authorization
+    monkeypatch.setitem(__import__("sys").modules, "boto3", None)
+    with pytest.raises(ItemError, match=r"pip install pagelake\[aws\]"):
+        read(s3, profile="one")
+
+
+@pytest.mark.parametrize(
+    ("uri", "settings", "found"),
+    [
+        ("s3://b/x/y", {}, ("s3", "s3://b", "b", None)),
+        ("gs://b/x", {}, ("gs", "gs://b", "b", None)),
+        ("az://c/x", {"account": "me"}, ("az", "az://c", "c", "me")),
+        ("abfs://c@me.dfs.core.windows.net/x", {}, ("az", None, "c", "me")),
+        ("abfss://c@me/x", {"account": "me"}, ("az", None, "c", "me")),
+    ],
+)
+def test_a_uri_names_a_bucket(
+    uri: str, settings: dict[str, str], found: tuple[str | None, ...]
+) -> None:
+    bucket = bucket_of(uri, Store.model_validate(settings))
+    root = found[1] or uri.removesuffix("/x")
+    assert (bucket.kind, bucket.root, bucket.name, bucket.store.account) == (
+        found[0],
+        root,
+        *found[2:],
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("s3:///x", "names no bucket; write s3://bucket/folder"),
+        ("az://c/x", "names no storage account; set stores.account"),
+        ("s3://b/x?nonsense=1", "has a query that is not understood"),
+    ],
+)
+def test_a_uri_that_names_none_is_refused(
+    uri: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OutputError, match=line.replace("?", r"\?")):
+        Layout.open(uri)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "settings", "line"),
+    [
+        ("bucket", "{}", "'bucket' must begin with one of s3://, gs://"),
+        ("hdfs://x", "{}", "must begin with one of"),
+        ("s3://", "{account: me}", "account is for az:// stores; remove it"),
+        ("gs://", "{profile: me}", "profile is for s3:// stores; remove it"),
+        ("az://", "{region: x}", "region is for s3:// stores; remove it"),
+        ("s3://", "{profile: me, anonymous: true}", "remove profile or anonymous"),
+    ],
+)
+def test_settings_that_do_nothing_are_refused(
+    tmp_path: Path, beginning: str, settings: str, line: str
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"input: {{paths: x}}\nschema: receipt.v1\noutput: {{uri: out}}\n"
+        f"stores: {{'{beginning}': {settings}}}\n"
+    )
+    with pytest.raises(JobError) as caught:
+        load_job(str(job))
+    assert line in str(caught.value)
