@@ -17,9 +17,11 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__
-from pipeline.errors import PagelakeError, UserError, printable
+from pipeline.errors import OutputInUseError, PagelakeError, UserError, printable
 
 EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_IN_USE = 99
+"""Of an ingest whose output another run holds: what Airflow's BashOperator takes for "skipped"."""
 
 app = typer.Typer(
     name="pagelake",
@@ -135,6 +137,48 @@ def run(
         return
     with _interruptible():
         summary = runs.run(loaded, options, people)
+    if json:
+        typer.echo(summary.to_json())
+    else:
+        summary.print(people)
+    raise typer.Exit(EXIT_OK if summary.all_ok else EXIT_NOT_ALL_OK)
+
+
+@app.command()
+def ingest(
+    job: Annotated[str, typer.Argument(help="A job file, or the name of a packaged job.")],
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
+    ] = None,
+    runner: Annotated[
+        Literal["ray", "local"], typer.Option(help="ray, or everything in this process.")
+    ] = "ray",
+    retry: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,...", help="Take in again what failed in one of these ways."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take in so many new documents only.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a summary for machines.")] = False,
+) -> None:
+    """Take in what is new or changed since the last time; for cron and other schedulers."""
+    from pipeline.jobfile import load_job
+    from pipeline.runners import run as runs
+
+    loaded = load_job(job, settings or (), inputs or (), output)
+    options = runs.Options(runner, limit, runs.failure_kinds(retry), incremental=True)
+    try:
+        with _interruptible():
+            summary = runs.run(loaded, options, people)
+    except OutputInUseError as error:
+        _complain(str(error))
+        raise typer.Exit(EXIT_IN_USE) from error
     if json:
         typer.echo(summary.to_json())
     else:

@@ -57,6 +57,11 @@ def as_array(keys: Iterable[bytes]) -> Keys:
     return np.frombuffer(packed, KEY)
 
 
+def packed_keys(column: pa.FixedSizeBinaryArray) -> Keys:
+    """Return the keys that a column without nulls holds as they are."""
+    return np.frombuffer(column.buffers()[1], KEY, len(column), column.offset * KEY.itemsize)
+
+
 def column_keys(document_ids: pa.StringArray) -> Keys:
     """Return the `document_key` of every id of a column without nulls."""
     size = len(document_ids)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from pipeline.errors import OutputError, RunError, one_line
+from pipeline.errors import OutputError, OutputInUseError, RunError, one_line
 from pipeline.lake.holder import Holder, this_process
 from pipeline.lake.layout import LOCK, Layout
 
@@ -57,10 +57,10 @@ def holder(layout: Layout) -> Holder | None:
 
 
 def refuse_if_held(layout: Layout) -> None:
-    """Raise OutputError, naming the holder, if somebody writes to the output now."""
+    """Raise OutputInUseError, naming the holder, if somebody writes to the output now."""
     found = holder(layout)
     if found is not None and found.token not in _done and not found.is_over:
-        raise OutputError(
+        raise OutputInUseError(
             f"output {layout.uri}: in use since {_clock(found.started)} by {found}; wait until it "
             f"ends, or choose another output.uri (if it died, try after {_clock(found.expires)})"
         )
@@ -72,7 +72,8 @@ class Lock:
     Raises
     ------
     OutputError
-        On entering, if another run holds the output, or the lock cannot be written.
+        On entering, if another run holds the output (OutputInUseError), or the lock cannot be
+        written.
     """
 
     def __init__(self, layout: Layout, run_id: str, lease_s: float = LEASE_S) -> None:
@@ -137,7 +138,7 @@ class Lock:
             time.sleep(_SETTLE_S)
             if not self._is_mine(holder(self._layout)):
                 refuse_if_held(self._layout)
-                raise OutputError(
+                raise OutputInUseError(
                     f"output {self._layout.uri}: another run began just now; try again"
                 )
 
