@@ -14,8 +14,9 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__, cluster_commands
-from pipeline.errors import PagelakeError, UserError
+from pipeline.errors import OutputInUseError, PagelakeError, UserError
 from pipeline.terminal import (
+    EXIT_IN_USE,
     EXIT_INTERRUPTED,
     EXIT_NOT_ALL_OK,
     EXIT_OK,
@@ -108,6 +109,48 @@ def run(
         return
     with interruptible():
         summary = runs.run(loaded, options, people)
+    if json:
+        typer.echo(summary.to_json())
+    else:
+        summary.print(people)
+    raise typer.Exit(EXIT_OK if summary.all_ok else EXIT_NOT_ALL_OK)
+
+
+@app.command()
+def ingest(
+    job: Annotated[str, typer.Argument(help="A job file, or the name of a packaged job.")],
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
+    ] = None,
+    runner: Annotated[
+        Literal["ray", "local"], typer.Option(help="ray, or everything in this process.")
+    ] = "ray",
+    retry: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,...", help="Take in again what failed in one of these ways."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take in so many new documents only.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a summary for machines.")] = False,
+) -> None:
+    """Take in what is new or changed since the last time; for cron and other schedulers."""
+    from pipeline.jobfile import load_job
+    from pipeline.runners import run as runs
+
+    loaded = load_job(job, settings or (), inputs or (), output)
+    options = runs.Options(runner, limit, runs.failure_kinds(retry), incremental=True)
+    try:
+        with interruptible():
+            summary = runs.run(loaded, options, people)
+    except OutputInUseError as error:
+        complain(str(error))
+        raise typer.Exit(EXIT_IN_USE) from error
     if json:
         typer.echo(summary.to_json())
     else:

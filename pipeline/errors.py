@@ -9,6 +9,7 @@
     │   ├── InputError         an input path, glob or manifest
     │   ├── CheckpointError    a model that cannot be found or loaded as asked
     │   └── OutputError        an output that cannot be written, or belongs to another job
+    │       └── OutputInUseError   an output that another run writes to now
     ├── RunError               the run itself failed: exit code 1
     │   └── ConservationError  rows and plan disagree: a document or page is missing or doubled
     └── ItemError              one document, page or sample failed; becomes a `Failure` row
@@ -53,6 +54,10 @@ class CheckpointError(UserError):
 
 class OutputError(UserError):
     """The output cannot be written, or holds the rows of a different job."""
+
+
+class OutputInUseError(OutputError):
+    """Another run writes to the output: nothing has been done."""
 
 
 class RunError(PagelakeError):

@@ -12,6 +12,8 @@ from rich.console import Console
 from pipeline.errors import printable
 
 EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_IN_USE = 99
+"""Of an ingest whose output another run holds: what Airflow's BashOperator takes for "skipped"."""
 
 _RUN_AGAIN = "stopped; what was committed stays, run the same command again to continue"
 

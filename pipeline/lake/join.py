@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.errors import ConservationError
 from pipeline.lake.buckets import Buckets, bucket_count
+from pipeline.lake.keys import KeySet, as_array, column_keys
 from pipeline.lake.layout import Layout
 from pipeline.lake.page_rows import PAGE_ROWS, PageRows, page_tables
 from pipeline.lake.parquet import count_rows
@@ -27,8 +30,9 @@ def planned_pages(
     """Yield every plan with the newest rows of its pages, in page order.
 
     Plans that failed come first, with no pages; the others come in an order that the plans set.
-    `page_files` are of one fingerprint, oldest first. Plans and rows are spilled to `folder`, a
-    local one; memory holds one bucket. Rows of earlier runs that no plan asks for are left out.
+    `page_files` are of one fingerprint, oldest first. Plans, and the rows of their documents, are
+    spilled to `folder`, a local one; memory holds one bucket and 16 bytes a document. Rows of
+    earlier runs that no plan asks for are left out, and those of other documents are not read.
 
     Raises
     ------
@@ -38,13 +42,17 @@ def planned_pages(
     n_buckets = bucket_count(count_rows(layout, page_files))
     plan_buckets = Buckets(folder / "plans", PLANS, n_buckets)
     page_buckets = Buckets(folder / "pages", PAGE_ROWS, n_buckets)
+    ids = [as_array([])]
     with plan_buckets, page_buckets:
         remaining = iter(plans)
         while batch := list(islice(remaining, _PLANS_AT_ONCE)):
             yield from ((plan, []) for plan in batch if plan.failure is not None)
-            plan_buckets.write(plans_table([plan for plan in batch if plan.failure is None]))
+            table = plans_table([plan for plan in batch if plan.failure is None])
+            ids.append(column_keys(table["document_id"].combine_chunks()))
+            plan_buckets.write(table)
+        wanted = KeySet(np.concatenate(ids))
         for name in page_files:
-            for table in page_tables(layout, name):
+            for table in page_tables(layout, name, wanted, run_id):
                 page_buckets.write(table)
     for plan_rows, page_rows in zip(plan_buckets, page_buckets, strict=True):
         yield from _join(plans_of(plan_rows), PageRows(page_rows), run_id)

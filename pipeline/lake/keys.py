@@ -58,6 +58,11 @@ def as_array(keys: Iterable[bytes]) -> Keys:
     return np.frombuffer(packed, KEY)
 
 
+def packed_keys(column: pa.FixedSizeBinaryArray) -> Keys:
+    """Return the keys that a column without nulls holds as they are."""
+    return np.frombuffer(column.buffers()[1], KEY, len(column), column.offset * KEY.itemsize)
+
+
 def column_keys(document_ids: pa.StringArray) -> Keys:
     """Return the `document_key` of every id of a column without nulls."""
     size = len(document_ids)
@@ -76,7 +81,9 @@ def column_keys(document_ids: pa.StringArray) -> Keys:
 
 def digest_keys(digests: pa.StringArray) -> Keys:
     """Return digests of 32 hex digits as keys; null, or what is none, is a key of zeros."""
-    digests = pc.if_else(pc.equal(pc.binary_length(digests), 32).fill_null(False), digests, "0" * 32)
+    digests = pc.if_else(
+        pc.equal(pc.binary_length(digests), 32).fill_null(False), digests, "0" * 32
+    )
     size = len(digests)
     if size == 0:
         return as_array([])

@@ -3,16 +3,20 @@
 Every plan file, `_pagelake/runs/{run}/plans.parquet`, has beside the plans themselves a key of each
 document's uri, size and modification time, and says for which fingerprint it was made. A run reads
 the keys of all plan files there are, those of killed runs too, and takes over the plans of the
-documents that it lists again unchanged. What it does not list stays known: a finishing run copies
-such plans to its own `known.parquet`, names both files in the manifest, and deletes all others.
+documents that it lists again unchanged. What it does not list stays known: a finishing run names in
+the manifest, beside its own plans, files with those of all other documents, and deletes the rest.
+
+These are of two kinds. The documents of some have their rows in the table: those are plan files of
+earlier runs, or `ingested.parquet`, into which a run brings together small ones and what it leaves
+of others. The rest is only known, because the run that found it out never finished:
+`known.parquet`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -22,9 +26,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, one_line
-from pipeline.lake.keys import KEY, Keys, KeySet, as_array, last_places, text_key
+from pipeline.lake.keys import Keys, KeySet, as_array, last_places, packed_keys, text_key
 from pipeline.lake.layout import RUNS, Layout
-from pipeline.lake.parquet import KEY_ROWS
+from pipeline.lake.parquet import KEY_ROWS, read_batches, worth_merging
 from pipeline.lake.plans import PLANS, read_rows, row_writer, run_file
 from pipeline.records import FailureKind
 
@@ -33,6 +37,10 @@ KNOWN = PLANS.append(pa.field("key", pa.binary(16), nullable=False))
 
 _FOUND_OUT = ("document_id", "n_pages", "failure")
 _FINGERPRINT = b"pagelake.fingerprint"
+_ONLY_KNOWN = "/known.parquet"
+_PLAN_FILES = ("/plans.parquet", "/ingested.parquet", _ONLY_KNOWN)
+_SMALL_ROWS = 1_000_000
+_TINY_ROWS = 4096
 _GROUPS_HELD = 8
 _DAMAGE = (pa.ArrowException, ValueError, OSError)
 
@@ -73,7 +81,7 @@ class Known:
         for name, file in files.items():
             for batch in _batches(layout, name, file):
                 usable = np.flatnonzero(_usable(batch, retry))
-                keys.append(_fixed(batch["key"])[usable])
+                keys.append(packed_keys(batch["key"])[usable])
                 rows.append((start + usable).astype(np.uint32))
                 start += batch.num_rows
         all_keys, all_rows = np.concatenate(keys), np.concatenate(rows)
@@ -139,22 +147,37 @@ def _batches(layout: Layout, name: str, file: pq.ParquetFile) -> Iterator[pa.Rec
         ) from error
 
 
-def carry(layout: Layout, run_id: str, fingerprint: str, plan_file: str) -> list[str]:
+def ingested_files(plan_files: Sequence[str]) -> list[str]:
+    """Return those of a manifest's plan files whose documents have their rows in the table."""
+    return [name for name in plan_files if not name.endswith(_ONLY_KNOWN)]
+
+
+def carry(
+    layout: Layout,
+    run_id: str,
+    fingerprint: str,
+    plan_file: str,
+    published: Sequence[str] = (),
+) -> list[str]:
     """Keep what is known of documents that a run's plan file does not name.
 
-    Writes their plans to a file of the run, and returns its name; none if there is nothing to keep.
+    `published` are the plan files of the manifest so far. Returns the names of the files to name
+    beside `plan_file`: each uri is in one of them whose documents are in the table, and in one of
+    what is known only. Files that lose nothing and are not small are kept as they are, so there are
+    few, and what this costs follows the plans that are new.
     """
     with _plan_files(layout, fingerprint) as files:
         older = [name for name in files if name != plan_file]
-    tables = _unnamed(layout, plan_file, older)
-    first = next((table for table in tables if table.num_rows), None)
-    if first is None:
-        return []
-    path = run_file(run_id, "known")
-    with row_writer(layout, path, known_schema(fingerprint)) as write:
-        for table in chain([first], tables):
-            write(table)
-    return [path]
+    in_table = [name for name in ingested_files(published) if name in older]
+    only_known = [name for name in older if name not in in_table]
+    named = KeySet(_column(layout, [plan_file], _uri_keys))
+    masks = {name: ~named.mask(_column(layout, [name], _uri_keys)) for name in in_table}
+    kept = _brought_together(layout, run_file(run_id, "ingested"), fingerprint, masks)
+    if not only_known:
+        return kept
+    versions = KeySet(_column(layout, in_table, _version_keys))
+    masks = _unnamed(layout, named, versions, only_known)
+    return kept + _brought_together(layout, run_file(run_id, "known"), fingerprint, masks)
 
 
 def forget(layout: Layout, keep: Sequence[str]) -> None:
@@ -164,16 +187,42 @@ def forget(layout: Layout, keep: Sequence[str]) -> None:
             layout.delete(name)
 
 
-def _unnamed(layout: Layout, plan_file: str, older: Sequence[str]) -> Iterator[pa.Table]:
-    """Stream the rows of plan files whose uris no newer file has; 16 bytes a document."""
-    named = [_uri_keys(table) for table in read_rows(layout, plan_file, ["uri"])]
-    for name in reversed(older):
-        before = KeySet(np.concatenate(named))
-        for table in read_rows(layout, name):
-            keys = _uri_keys(table)
-            new = ~before.mask(keys)
-            named.append(keys[new])
-            yield table.filter(pa.array(new))
+def _unnamed(
+    layout: Layout, named: KeySet, in_table: KeySet, files: Sequence[str]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return, for files of what is only known, which rows are of use: no newer file names the uri,
+    and the table does not have that version."""
+    masks: dict[str, NDArray[np.bool_]] = {}
+    newer = [_column(layout, [], _uri_keys)]
+    for name in reversed(files):
+        uris = _column(layout, [name], _uri_keys)
+        again = named.mask(uris) | KeySet(np.concatenate(newer)).mask(uris)
+        newer.append(uris[~again])
+        masks[name] = ~again & ~in_table.mask(_column(layout, [name], _version_keys))
+    return dict(reversed(masks.items()))
+
+
+def _brought_together(
+    layout: Layout, path: str, fingerprint: str, masks: Mapping[str, NDArray[np.bool_]]
+) -> list[str]:
+    """Keep the large files that lose no row, and write the wanted rows of all others to `path`."""
+    small = worth_merging([len(mask) for mask in masks.values()], _SMALL_ROWS, _TINY_ROWS)
+    rewritten = {
+        name: mask
+        for (name, mask), is_small in zip(masks.items(), small, strict=True)
+        if is_small or not mask.all()
+    }
+    kept = [name for name in masks if name not in rewritten]
+    if not any(mask.any() for mask in rewritten.values()):
+        return kept
+    with row_writer(layout, path, known_schema(fingerprint)) as write:
+        for name, mask in rewritten.items():
+            start = 0
+            for table in read_rows(layout, name):
+                wanted = mask[start : start + table.num_rows]
+                start += table.num_rows
+                write(table.filter(pa.array(wanted)))
+    return [*kept, path]
 
 
 @contextmanager
@@ -182,7 +231,7 @@ def _plan_files(layout: Layout, fingerprint: str) -> Iterator[dict[str, pq.Parqu
     with ExitStack() as opened:
         files: dict[str, pq.ParquetFile] = {}
         for name in layout.list(RUNS, deep=True):
-            if name.endswith(("/plans.parquet", "/known.parquet")):
+            if name.endswith(_PLAN_FILES):
                 try:
                     stream = opened.enter_context(layout.open_input(name))
                     file = opened.enter_context(pq.ParquetFile(stream))
@@ -211,12 +260,23 @@ def _usable(batch: pa.RecordBatch, retry: frozenset[FailureKind] | None) -> NDAr
     return kept
 
 
-def _fixed(column: pa.FixedSizeBinaryArray) -> Keys:
-    return np.frombuffer(column.buffers()[1], KEY, len(column), column.offset * KEY.itemsize)
+def _column(
+    layout: Layout, files: Sequence[str], keys_of: Callable[[pa.RecordBatch], Keys]
+) -> Keys:
+    """Return one of the two keys of all documents of plan files, in order."""
+    column = "uri" if keys_of is _uri_keys else "key"
+    keys = [
+        keys_of(one) for name in files for one in read_batches(layout, name, [column], KEY_ROWS)
+    ]
+    return np.concatenate([as_array([]), *keys])
 
 
-def _uri_keys(table: pa.Table) -> Keys:
-    return as_array(map(text_key, table["uri"].to_pylist()))
+def _uri_keys(batch: pa.RecordBatch) -> Keys:
+    return as_array(map(text_key, batch["uri"].to_pylist()))
+
+
+def _version_keys(batch: pa.RecordBatch) -> Keys:
+    return packed_keys(batch["key"])
 
 
 _NOTHING = pa.schema([PLANS.field(name) for name in _FOUND_OUT]).empty_table()

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Never, Self
 
-from pipeline.errors import OutputError, RunError, one_line
+from pipeline.errors import OutputError, OutputInUseError, RunError, one_line
 from pipeline.lake.holder import Holder, this_process
 from pipeline.lake.layout import LOCK, Layout
 from pipeline.lake.object_store import ChangedError
@@ -70,7 +70,7 @@ def refuse_if_held(layout: Layout) -> None:
 
 def _refuse(layout: Layout, found: Holder | None) -> None:
     if found is not None and found.token not in _done and not found.is_over:
-        raise OutputError(
+        raise OutputInUseError(
             f"output {layout.uri}: in use since {_clock(found.started)} by {found}; wait until it "
             f"ends, or choose another output.uri (if it died, try after {_clock(found.expires)})"
         )
@@ -82,7 +82,8 @@ class Lock:
     Raises
     ------
     OutputError
-        On entering, if another run holds the output, or the lock cannot be written.
+        On entering, if another run holds the output (OutputInUseError), or the lock cannot be
+        written.
     """
 
     def __init__(self, layout: Layout, run_id: str, lease_s: float = LEASE_S) -> None:
@@ -172,7 +173,7 @@ class Lock:
 
     def _too_late(self) -> Never:
         refuse_if_held(self._layout)
-        raise OutputError(f"output {self._layout.uri}: another run began just now; try again")
+        raise OutputInUseError(f"output {self._layout.uri}: another run began just now; try again")
 
     def _give_back(self) -> None:
         _done.add(self._mine.token)

@@ -7,10 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.lake.exact_json import loads
+from pipeline.lake.keys import KeySet, column_keys
 from pipeline.lake.layout import Layout
-from pipeline.lake.parquet import read_batches
+from pipeline.lake.parquet import BATCH_ROWS, opened
 from pipeline.lake.row_pages import RowPages, live_rows
 from pipeline.records import Failure, FailureKind, PageResult, SampleId, StageName, State
 
@@ -32,11 +34,26 @@ PAGE_ROWS = pa.schema({**_PAGE_COLUMNS, "has_record": pa.bool_()})
 """A row of `pages` without the record's struct: the record is read from its exact JSON."""
 
 
-def page_tables(layout: Layout, name: str) -> Iterator[pa.Table]:
-    """Stream a file of `pages` as rows of `PAGE_ROWS`."""
-    for batch in read_batches(layout, name, [*_PAGE_COLUMNS, "record"]):
-        columns: list[Any] = [batch[column] for column in _PAGE_COLUMNS]
-        yield pa.table([*columns, pc.is_valid(batch["record"])], schema=PAGE_ROWS)
+def page_tables(layout: Layout, name: str, documents: KeySet, run_id: str) -> Iterator[pa.Table]:
+    """Stream those rows of a file of `pages` that are of some documents, or of a run, as rows of
+    `PAGE_ROWS`. Of row groups without any, no more is read than these two columns."""
+    with opened(layout, name) as file:
+        for group in range(file.num_row_groups):
+            owners = file.read_row_group(group, columns=["document_id", "run_id"])
+            wanted = documents.mask(column_keys(owners["document_id"].combine_chunks()))
+            wanted |= pc.equal(owners["run_id"], run_id).to_numpy()
+            start = 0
+            for batch in _batches(file, group) if wanted.any() else ():
+                mask = pa.array(wanted[start : start + batch.num_rows])
+                start += batch.num_rows
+                rows = batch.filter(mask)
+                columns: list[Any] = [rows[column] for column in _PAGE_COLUMNS]
+                yield pa.table([*columns, pc.is_valid(rows["record"])], schema=PAGE_ROWS)
+
+
+def _batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
+    columns = [*_PAGE_COLUMNS, "record"]
+    yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns)
 
 
 class PageRows:

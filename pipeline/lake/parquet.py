@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -25,13 +26,21 @@ FILE_BYTES = 256 << 20
 """A compacted file ends with the row group that takes it past this size."""
 
 SMALL_FILE_BYTES = 128 << 20
-"""A compacted file below this size is rewritten with the next run's rows."""
+"""A compacted file of this size is left as it is while it loses no row, a smaller one until there
+is half as much that is newer."""
+
+TINY_FILE_BYTES = 4 << 20
+"""A compacted file up to this size is rewritten with the next run's rows: it costs next to nothing.
+"""
 
 _GROUP_BYTES = 128 << 20
 KEY_ROWS = 1 << 16
 """How many rows to read at a time where a few narrow columns are all that is wanted."""
 
-_BATCH_ROWS = 4096
+Mask = NDArray[np.bool_]
+"""Which rows of a file are meant."""
+
+BATCH_ROWS = 4096
 _FALSE_POSITIVES = 0.01
 
 
@@ -65,7 +74,7 @@ def read_batches(
     layout: Layout,
     name: str,
     columns: Sequence[str] | None = None,
-    batch_rows: int = _BATCH_ROWS,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[pa.RecordBatch]:
     """Stream a file's rows in order, all columns or some, never the whole file at once."""
     with opened(layout, name) as file:
@@ -111,8 +120,9 @@ def count_values(layout: Layout, files: Iterable[str], column: str) -> dict[str,
     """Count the values of a column over files, as text; nulls and zeros are left out."""
     counts: Counter[str] = Counter()
     for name in files:
-        for batch in read_batches(layout, name, [column]):
-            counts.update(str(value) for value in batch[column].to_pylist() if value)
+        for batch in read_batches(layout, name, [column], KEY_ROWS):
+            found = pc.value_counts(batch[column]).to_pylist()
+            counts.update({str(one["values"]): one["counts"] for one in found if one["values"]})
     return dict(counts)
 
 
@@ -132,9 +142,10 @@ def compact(
     """Rewrite files of `pages` into few; return the names of all, and how many rows they must hold.
 
     `files` are of one fingerprint, oldest first. Live rows stay (see `row_pages`), if the document
-    is one of `documents`. Files of at least `SMALL_FILE_BYTES` that lose no row are kept as they
-    are. Deletes nothing. The new files' names depend on `prefix` and the old names only, so a
-    repeated compaction writes over an unfinished one and never over a file that it reads.
+    is one of `documents`. Files that lose no row are kept as they are, unless it is time to bring
+    them together (`worth_rewriting`). Deletes nothing. The new files' names depend on `prefix` and
+    the old names only, so a repeated compaction writes over an unfinished one and never over a file
+    that it reads.
     """
     if not files:
         return [], 0
@@ -144,18 +155,41 @@ def compact(
         for name, mask in zip(files, live, strict=True)
     ]
     n_kept = sum(int(np.count_nonzero(mask)) for mask in kept)
-    rewritten = [
-        (name, mask)
-        for name, mask in zip(files, kept, strict=True)
-        if not mask.all() or layout.size(name) < SMALL_FILE_BYTES
-    ]
-    if len(rewritten) <= 1 and all(mask.all() for _, mask in rewritten):
+    rewritten = worth_rewriting(layout, dict(zip(files, kept, strict=True)))
+    if len(rewritten) <= 1 and all(mask.all() for mask in rewritten.values()):
         return list(files), n_kept
-    names = [name for name, _ in rewritten]
-    untouched = [name for name in files if name not in set(names)]
-    new_prefix = f"{prefix}-{names_hash(names)}"
-    written = write_tables(layout, new_prefix, schema, _rows(layout, rewritten))
+    untouched = [name for name in files if name not in rewritten]
+    new_prefix = f"{prefix}-{names_hash(rewritten)}"
+    written = write_tables(layout, new_prefix, schema, rows_of(layout, rewritten))
     return untouched + written, n_kept
+
+
+def worth_rewriting(layout: Layout, live: Mapping[str, Mask]) -> dict[str, Mask]:
+    """Return, of files with their live rows, oldest first, those to write anew: they hold rows that
+    are not live, or are small beside what is newer."""
+    sizes = [layout.size(name) for name in live]
+    merged = worth_merging(sizes, SMALL_FILE_BYTES, TINY_FILE_BYTES)
+    return {
+        name: mask
+        for (name, mask), is_small in zip(live.items(), merged, strict=True)
+        if is_small or not mask.all()
+    }
+
+
+def worth_merging(sizes: Sequence[int], small: int, tiny: int) -> list[bool]:
+    """Say which files, oldest first, are to become one with what is newer.
+
+    A tiny one always is, and one that is smaller than `small` once it has at most twice the size of
+    all small ones that are newer. So a table that grows bit by bit has few files, a number that
+    grows with the logarithm of `small` / `tiny`, and a row is written anew as often at most.
+    """
+    since, newer = len(sizes), 0
+    for place in reversed(range(len(sizes))):
+        if sizes[place] < small:
+            if sizes[place] <= max(tiny, 2 * newer):
+                since = place
+            newer += sizes[place]
+    return [size < small and place >= since for place, size in enumerate(sizes)]
 
 
 def names_hash(names: Iterable[str]) -> str:
@@ -168,8 +202,9 @@ def _pages_of(layout: Layout, name: str) -> RowPages:
     return RowPages.joined(RowPages.of(one["document_id"], one["page_numbers"]) for one in batches)
 
 
-def _rows(layout: Layout, files: Iterable[tuple[str, NDArray[np.bool_]]]) -> Iterator[pa.Table]:
-    for name, mask in files:
+def rows_of(layout: Layout, files: Mapping[str, Mask]) -> Iterator[pa.Table]:
+    """Stream the rows of files that their masks let through."""
+    for name, mask in files.items():
         start = 0
         for batch in read_batches(layout, name):
             wanted = pa.array(mask[start : start + batch.num_rows])

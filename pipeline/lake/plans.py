@@ -7,7 +7,7 @@ They say what a run means to do, before it does it. The published tables are in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import islice
@@ -147,6 +147,17 @@ def failure_of(row: Mapping[str, Any] | None) -> Failure | None:
 def run_file(run_id: str, name: str) -> str:
     """Return the path in the output of a run's file `name`."""
     return f"{RUNS}/{run_id}/{name}.parquet"
+
+
+def forget_run(layout: Layout, run_id: str) -> None:
+    """Delete a run's papers, as if it had never been."""
+    folder = f"{RUNS}/{run_id}"
+    for name in layout.list(folder):
+        layout.delete(name)
+    local = layout.local(folder)
+    if local is not None:
+        with suppress(OSError):  # it is not there, or somebody put something into it
+            local.rmdir()
 
 
 @contextmanager

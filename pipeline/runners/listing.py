@@ -8,8 +8,10 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
 from pipeline.lake.known import Known, known_schema, version_keys, with_keys
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import (
@@ -22,6 +24,7 @@ from pipeline.lake.plans import (
     run_file,
 )
 from pipeline.records import FailureKind
+from pipeline.runners.newcomers import Newcomers
 from pipeline.runners.recipe import Recipe
 from pipeline.selection import parse_pages
 from pipeline.stages.discover import Discovery
@@ -38,6 +41,9 @@ class Listing:
     known: NDArray[np.bool_]
     total_bytes: int
 
+    def __len__(self) -> int:
+        return len(self.known)
+
 
 def list_documents(
     layout: Layout,
@@ -45,8 +51,19 @@ def list_documents(
     discovery: Discovery,
     limit: int | None,
     retry: frozenset[FailureKind] | None,
+    newcomers: Newcomers | None = None,
 ) -> Listing:
-    """List documents, `limit` at most, and take over what earlier runs know of them."""
+    """List documents, and take over what earlier runs know of them.
+
+    All of them, `limit` at most, or those that `newcomers` picks. `retry` says which documents
+    that could not be opened are tried again, see `pipeline.lake.known.Known`.
+
+    Raises
+    ------
+    InputError
+        If there is no document at all, and nobody picks.
+    """
+    documents = discovery if newcomers is not None else islice(discovery, limit)
     run_id, fingerprint = recipe.provenance.run_id, recipe.provenance.fingerprint
     new_file, known_file = run_file(run_id, "documents"), run_file(run_id, "listed")
     seen, total_bytes = bytearray(), 0
@@ -56,18 +73,25 @@ def list_documents(
         row_writer(layout, known_file, known_schema(fingerprint)) as write_known,
     ):
         renewed = _Renewal(recipe)
-        for some in chunks(islice(discovery, limit)):
-            documents = documents_table(some)
-            total_bytes += sum(max(0, document.size) for document in some)
-            keys = version_keys(documents)
-            rows = known.find(documents, keys)
+        for some in chunks(documents):
+            table = documents_table(some)
+            keys = version_keys(table)
+            if newcomers is not None:
+                picked = newcomers.pick(table, keys)
+                table, keys = table.filter(pa.array(picked)), keys[picked]
+            total_bytes += pc.sum(pc.max_element_wise(table["size"], 0)).as_py() or 0
+            rows = known.find(table, keys)
             is_known = rows >= 0
             seen += is_known.tobytes()
-            write_new(documents.filter(pa.array(~is_known)))
-            plans = renewed.plans(
-                documents.filter(pa.array(is_known)), known.found_out(rows[is_known])
-            )
+            write_new(table.filter(pa.array(~is_known)))
+            plans = renewed.plans(table.filter(pa.array(is_known)), known.found_out(rows[is_known]))
             write_known(with_keys(plans, keys[is_known]))
+    if not seen and newcomers is None:
+        where = ", ".join(recipe.job.input.paths) or recipe.job.input.manifest
+        raise InputError(
+            f"input: no documents in {where} ({discovery.ignored} files of other types); "
+            "pagelake reads PDF, PNG, JPEG, WebP and TIFF"
+        )
     return Listing(new_file, known_file, np.frombuffer(seen, np.bool_), total_bytes)
 
 

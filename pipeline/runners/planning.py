@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.errors import ConservationError, InputError
+from pipeline.errors import ConservationError
 from pipeline.lake.done import DoneSet
 from pipeline.lake.keys import as_array, column_keys, newest
 from pipeline.lake.known import KNOWN, known_schema, with_keys
@@ -31,12 +31,12 @@ from pipeline.lake.plans import (
     shards_table,
     write_rows,
 )
-from pipeline.records import FailureKind, Plan, Shard
-from pipeline.runners.listing import Listing, list_documents
+from pipeline.records import Plan, Shard
+from pipeline.runners.listing import Listing
+from pipeline.runners.newcomers import Newcomers
 from pipeline.runners.progress import RunProgress
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.runner import Runner
-from pipeline.stages.discover import Discovery
 from pipeline.stages.plan import shards
 
 
@@ -51,7 +51,7 @@ class Planned:
     pages: int
     failures: Mapping[str, int]
     total_bytes: int
-    ignored: int
+    ignored: int = 0
 
     def to_json(self) -> str:
         """Return the plan's figures as one JSON object."""
@@ -72,30 +72,16 @@ def plan_documents(
     layout: Layout,
     recipe: Recipe,
     runner: Runner,
-    discovery: Discovery,
-    limit: int | None,
+    listing: Listing,
     progress: RunProgress,
-    retry: frozenset[FailureKind] | None = None,
+    newcomers: Newcomers | None = None,
 ) -> Planned:
-    """List documents, `limit` at most, and plan those that no earlier run has planned.
+    """Plan the documents of a listing that no earlier run has planned.
 
-    The plans of all are streamed into one file, in the order listed. `retry` says which documents
-    that could not be opened are tried again, see `pipeline.lake.known.Known`.
-
-    Raises
-    ------
-    InputError
-        If there is no document at all.
+    The plans of all are streamed into one file, in the order listed; those are left out of which
+    `newcomers` says, now that they have been read, that they are not new.
     """
-    progress.planning()
-    listing = list_documents(layout, recipe, discovery, limit, retry)
-    if not len(listing.known):
-        where = ", ".join(recipe.job.input.paths) or recipe.job.input.manifest
-        raise InputError(
-            f"input: no documents in {where} ({discovery.ignored} files of other types); "
-            "pagelake reads PDF, PNG, JPEG, WebP and TIFF"
-        )
-    documents = pages = 0
+    listed = documents = pages = 0
     ahead = pages_ahead = 0  # planned, and not in the file yet
     failures: Counter[str] = Counter()
 
@@ -108,10 +94,13 @@ def plan_documents(
             yield plan
 
     n_known = int(np.count_nonzero(listing.known))
-    new = runner.plan(listing.new_file) if n_known < len(listing.known) else iter(())
+    new = runner.plan(listing.new_file) if n_known < len(listing) else iter(())
     file = run_file(recipe.provenance.run_id, "plans")
     with row_writer(layout, file, known_schema(recipe.provenance.fingerprint)) as write:
         for table in _in_order(layout, listing, followed(new)):
+            listed += table.num_rows
+            if newcomers is not None:
+                table = table.filter(pa.array(newcomers.admit(table)))
             documents += table.num_rows
             pages += pc.sum(pc.list_value_length(table["page_numbers"])).as_py() or 0
             kinds = pc.struct_field(table["failure"].combine_chunks(), "kind")
@@ -119,12 +108,10 @@ def plan_documents(
             ahead = pages_ahead = 0
             progress.planned(documents, pages)
             write(table)
-    conserve("documents listed and planned", len(listing.known), documents)
+    conserve("documents listed and planned", len(listing), listed)
     for paper in (listing.new_file, listing.known_file):
         layout.delete(paper)
-    return Planned(
-        file, documents, n_known, pages, dict(failures), listing.total_bytes, discovery.ignored
-    )
+    return Planned(file, documents, n_known, pages, dict(failures), listing.total_bytes)
 
 
 def _in_order(layout: Layout, listing: Listing, new: Iterator[Plan]) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -22,11 +22,14 @@ from pipeline.lake.known import carry, forget
 from pipeline.lake.layout import JOB, Layout
 from pipeline.lake.ledger import Ledger
 from pipeline.lake.lock import Lock
+from pipeline.lake.plans import forget_run
 from pipeline.lake.publish import check, publish
 from pipeline.lake.stores import Stores
 from pipeline.lake.types import arrow_type
 from pipeline.records import FailureKind
 from pipeline.runners.claim import claim, forget_others, note
+from pipeline.runners.listing import list_documents
+from pipeline.runners.newcomers import Newcomers
 from pipeline.runners.notes import Item
 from pipeline.runners.planning import (
     Planned,
@@ -52,13 +55,15 @@ class Options:
     """How to run a job, as against what the job is.
 
     `retry` None does all failed pages again; a set, only failures of those kinds. `fresh` starts
-    over; the old tables stay until the new ones are finished.
+    over; the old tables stay until the new ones are finished. `incremental` takes in only what the
+    published table does not have, and `limit` is then of those.
     """
 
     runner: Literal["ray", "local"] = "ray"
     limit: int | None = None
     retry: frozenset[FailureKind] | None = None
     fresh: bool = False
+    incremental: bool = False
 
     def check(self) -> None:
         """Raise JobError if they contradict each other."""
@@ -82,6 +87,8 @@ def failure_kinds(text: str | None) -> frozenset[FailureKind] | None:
 def run(job: Job, options: Options, console: Console) -> Summary:
     """Run a job to its end. Resumes by itself: pages that earlier runs committed are not redone.
 
+    An incremental one that finds nothing new leaves no trace, and its summary has no `run_id`.
+
     Raises
     ------
     UserError
@@ -92,7 +99,7 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     started = time.monotonic()
     options.check()
     # Says at once what of the input is not there.
-    discovery = Discovery(job.input, Stores.of(job.stores))
+    discovery = Discovery(job.input, Stores.of(job.stores), may_be_empty=options.incremental)
     recipe = prepare(job, _new_run_id())
     for warning in recipe.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
@@ -118,7 +125,14 @@ def _run(
     job = recipe.job
     ledger = Ledger(layout)
     recipe = claim(ledger, recipe, fresh=options.fresh)
+    newcomers = None
+    if options.incremental:
+        newcomers = Newcomers.of(ledger, recipe, options.limit, options.retry)
     progress = RunProgress(console)
+    progress.planning()
+    listing = list_documents(layout, recipe, discovery, options.limit, options.retry, newcomers)
+    if not len(listing):
+        return _nothing_new(layout, recipe, discovery, newcomers, started)
     watch = _watch(recipe, progress)
     with (
         _runner(recipe, options.runner, watch) as runner,
@@ -126,9 +140,9 @@ def _run(
         progress,
     ):
         note(layout, recipe)
-        planned = plan_documents(
-            layout, recipe, runner, discovery, options.limit, progress, options.retry
-        )
+        planned = plan_documents(layout, recipe, runner, listing, progress, newcomers)
+        if planned.documents == 0:
+            return _nothing_new(layout, recipe, discovery, newcomers, started)
         progress.pausing()
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = shard_work(layout, recipe, planned, done)
@@ -154,9 +168,10 @@ def _run(
         done=receipt,
         documents_known=planned.known,
         pages_reused=sum(assembly.pages.values()) - work.pages - work.pages_doubled,
-        files_ignored=planned.ignored,
+        files_ignored=discovery.ignored,
         documents_carried=assembly.carried,
         table=table,
+        listed={} if newcomers is None else newcomers.counts,
         wall_s=time.monotonic() - started,
         warnings=recipe.warnings,
     )
@@ -164,10 +179,40 @@ def _run(
     return summary
 
 
+def _nothing_new(
+    layout: Layout,
+    recipe: Recipe,
+    discovery: Discovery,
+    newcomers: Newcomers | None,
+    started: float,
+) -> Summary:
+    """End an ingest that has nothing to take in."""
+    forget_run(layout, recipe.provenance.run_id)
+    # An earlier run may have been killed before it brought its lake table up to date.
+    manifest = Ledger(layout).manifest()
+    table = None if manifest is None else publish(recipe.job, layout, manifest)
+    return Summary(
+        run_id=None,
+        output=layout.uri,
+        documents={},
+        pages={},
+        failures={},
+        looks={},
+        done=sums([]),
+        files_ignored=discovery.ignored,
+        table=table,
+        listed={} if newcomers is None else newcomers.counts,
+        wall_s=time.monotonic() - started,
+        warnings=recipe.warnings,
+    )
+
+
 def _assemble(ledger: Ledger, lock: Lock, recipe: Recipe, planned: Planned) -> Assembly:
     """Publish the tables, and with them what is known of documents that this run did not list."""
     layout, provenance = ledger.layout, recipe.provenance
-    carried = carry(layout, provenance.run_id, provenance.fingerprint, planned.file)
+    manifest = ledger.manifest()
+    published = () if manifest is None else manifest.plans
+    carried = carry(layout, provenance.run_id, provenance.fingerprint, planned.file, published)
     return assemble(
         ledger,
         read_plans(layout, planned.file),
@@ -190,8 +235,11 @@ def dry_run(job: Job, options: Options, console: Console) -> Planned:
         name = "local" if os.environ.get("RAY_ADDRESS") else options.runner
         progress = RunProgress(console)
         watch = _watch(recipe, progress)
+        progress.planning()
+        listing = list_documents(layout, recipe, discovery, options.limit, None)
         with _runner(recipe, name, watch) as runner, watch.guard(progress.look), progress:
-            return plan_documents(layout, recipe, runner, discovery, options.limit, progress)
+            planned = plan_documents(layout, recipe, runner, listing, progress)
+        return replace(planned, ignored=discovery.ignored)
 
 
 def _new_run_id() -> str:

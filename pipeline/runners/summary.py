@@ -21,15 +21,17 @@ STAGES = ("rasterize", "encode", "generate", "parse", "write")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Documents and pages are those of this run's input.
+    """Documents and pages are those of this run's input; of an ingest, those that it took in.
 
     `pages` and `documents` count states; `looks` counts the samples of the whole table by how often
     the model was shown them; `documents_known` were planned by an earlier run and not
     read to be planned again; `skipped` are pages that the selection leaves out or that
-    were finished before; `table` is what the lake table came to, if the job has one; `seconds` are a stage's, summed over all workers, for the pages done now.
+    were finished before; `table` is what the lake table came to, if the job has one; `listed`
+    counts an ingest's input by what it was to the table, and without a `run_id` there was nothing
+    new in it; `seconds` are a stage's, summed over all workers, for the pages done now.
     """
 
-    run_id: str
+    run_id: str | None
     output: str
     documents: Mapping[str, int]
     pages: Mapping[str, int]
@@ -41,6 +43,7 @@ class Summary:
     files_ignored: int = 0
     documents_carried: int = 0
     table: Upserted | None = None
+    listed: Mapping[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
     warnings: tuple[str, ...] = field(default=())
 
@@ -64,10 +67,17 @@ class Summary:
             raise ValueError("it is no summary") from error
 
     def print(self, console: Console) -> None:
-        """Print the closing table."""
+        """Print the closing table; of an ingest without anything new, a line."""
+        if self.run_id is None:
+            text = f"nothing new: {self.listed['unchanged']:,} documents as they were"
+            console.print(f"{text} ({self.wall_s:.1f} s)", highlight=False)
+            return
         table = Table(title=f"run {self.run_id}", title_justify="left", show_header=False)
         table.add_column(style="bold")
         table.add_column()
+        if self.listed:
+            parts = [f"{count:,} {what}" for what, count in self.listed.items() if count]
+            table.add_row("listed", ", ".join(parts))
         table.add_row("documents", _states(self.documents))
         if self.documents_known:
             table.add_row("", f"{self.documents_known:,} of them were known and not counted again")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import ConservationError, ItemError
+from pipeline.lake.documents import write_documents
 from pipeline.lake.exact_json import dumps
 from pipeline.lake.join import Planned, planned_pages
 from pipeline.lake.json_schema import Schema, without_unstated
@@ -32,15 +32,11 @@ from pipeline.lake.parquet import (
     count_values,
     document_keys,
     names_hash,
-    read_batches,
-    write_tables,
 )
 from pipeline.lake.tables import (
-    DIGEST,
     documents_schema,
     documents_table,
     pages_schema,
-    with_digests,
 )
 from pipeline.lake.types import arrow_type
 from pipeline.lake.values import converter
@@ -164,10 +160,11 @@ def assemble(
 
     `schema` and `validate` are the true schema. Documents of earlier finished runs with the same
     fingerprint stay in the table unless the plans name their uri; rows of other fingerprints go.
-    Pages stay if their document is in the table. After the swap all files that no reader looks at
-    are deleted, so no other run may be writing to the output (`before_publishing` raises if one
-    may be); until then nothing changes for readers. The temporary folder (TMPDIR) takes about the
-    size of the pages' `record_json`.
+    What this costs follows the plans, and not what else is in the tables: of that, keys and states
+    are read, and small files rewritten. Pages stay if their document is in the table. After the
+    swap all files that no reader looks at are deleted, so no other run may be writing to the output
+    (`before_publishing` raises if one may be); until then nothing changes for readers. The
+    temporary folder (TMPDIR) takes about the size of the `record_json` of the plans' pages.
 
     Raises
     ------
@@ -189,19 +186,18 @@ def assemble(
     with tempfile.TemporaryDirectory(prefix="pagelake-") as folder:
         planned = planned_pages(layout, plans, page_files, run_id, Path(folder))
         results = _merged(planned, _storable(validate, record_type), schema, provenance.task)
-        documents = write_tables(
+        documents = write_documents(
             layout,
             f"{DOCUMENTS}/{run_id}-{names_hash([*page_files, *old_documents])}",
             documents_schema(record_type),
-            chain(
-                _tables(results, provenance, record_type, tally),
-                _carried(layout, old_documents, tally),
-            ),
+            _tables(results, provenance, record_type, tally),
+            tally.planned,
+            old_documents,
         )
-    _require_rows(layout, documents, tally.documents.total() + tally.carried)
+    _require_rows(layout, documents.files, tally.documents.total() + documents.carried)
     # Pages that an unfinished run left are kept once more: the run they belong to may go on next.
     left_over = [one.file for one in found.unfolded() if one.run_id != run_id]
-    live = KeySet(document_keys(layout, [*documents, *left_over]))
+    live = KeySet(document_keys(layout, [*documents.files, *left_over]))
     prefix = f"{PAGES}/{run_id}"
     pages, n_kept = compact(layout, page_files, pages_schema(record_type), prefix, live)
     _require_rows(layout, pages, n_kept)
@@ -212,12 +208,12 @@ def assemble(
         schema=schema,
         runs=tuple(dict.fromkeys([*runs, run_id])),
         pages=tuple(pages),
-        documents=tuple(documents),
+        documents=documents.files,
         plans=tuple(plan_files),
         counts=Counts(
             pages=count_values(layout, pages, "state"),
-            documents=count_values(layout, documents, "state"),
-            failures=count_values(layout, documents, "failure_kind"),
+            documents=count_values(layout, documents.files, "state"),
+            failures=count_values(layout, documents.files, "failure_kind"),
             looks=count_values(layout, pages, "looks"),
         ),
         finished_at=datetime.now(UTC),
@@ -229,7 +225,7 @@ def assemble(
     manifest = replace(manifest, folded={})  # no such commit is there any more
     before_publishing()
     ledger.publish(manifest)
-    return Assembly(manifest, tally.documents, tally.failures, tally.pages, tally.carried)
+    return Assembly(manifest, tally.documents, tally.failures, tally.pages, documents.carried)
 
 
 def _require_rows(layout: Layout, files: Sequence[str], expected: int) -> None:
@@ -246,7 +242,6 @@ class _Tally:
     failures: Counter[str] = field(default_factory=Counter)
     pages: Counter[str] = field(default_factory=Counter)
     uris: bytearray = field(default_factory=bytearray)
-    carried: int = 0
 
     def add(self, result: DocumentResult) -> None:
         self.documents[result.state.value] += 1
@@ -256,6 +251,9 @@ class _Tally:
         self.pages[State.TRUNCATED.value] += result.pages_truncated
         self.pages[State.FAILED.value] += result.pages_failed
         self.uris += text_key(result.plan.document.uri)
+
+    def planned(self) -> KeySet:
+        return KeySet(as_array([bytes(self.uris)]))
 
 
 def _merged(
@@ -299,18 +297,3 @@ def _tables(
             waiting, n_pages = [], 0
     if waiting:
         yield documents_table(waiting, provenance, record_type, datetime.now(UTC))
-
-
-def _carried(layout: Layout, files: Iterable[str], tally: _Tally) -> Iterator[pa.Table]:
-    """Stream the documents of earlier runs that this run's plans do not name."""
-    planned = KeySet(as_array([bytes(tally.uris)]))
-    if planned.doubled():
-        raise ConservationError(f"{planned.doubled()} documents are planned more than once")
-    for name in files:
-        for batch in read_batches(layout, name):
-            again = planned.mask(as_array(map(text_key, batch["uri"].to_pylist())))
-            kept = batch.filter(pa.array(~again))
-            tally.carried += kept.num_rows
-            rows = pa.Table.from_batches([kept])
-            # An output of a version that knew no digests goes on as well.
-            yield rows if DIGEST in rows.column_names else with_digests(rows)

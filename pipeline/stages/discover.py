@@ -62,11 +62,15 @@ class Discovery(Iterator[Document]):
     """The documents of a job's input, as an iterator that also counts what it passed over.
 
     `ignored` is the number of files so far that folders and wildcards held and that are of no
-    type we read, links to folders included.
+    type we read, links to folders included. With `may_be_empty`, a glob that matches nothing in a
+    folder that is there, or a store's folder without an object, is no mistake.
     """
 
-    def __init__(self, input: Input, stores: Stores = Stores()) -> None:
+    def __init__(
+        self, input: Input, stores: Stores = Stores(), *, may_be_empty: bool = False
+    ) -> None:
         self.ignored = 0
+        self._may_be_empty = may_be_empty
         self._seen: set[bytes] = set()
         self._http = input.http
         self._stores = stores
@@ -106,6 +110,8 @@ class Discovery(Iterator[Document]):
             first = next(found, None)
         except (OSError, ValueError, NotImplementedError) as error:
             raise InputError(f"input {path!r} cannot be listed: {one_line(error)}") from error
+        if first is None and self._may_be_empty and _is_empty_place(tree, place):
+            return iter(())
         if first is None:
             what = "matches no file" if is_glob(place) else "is no file or folder"
             raise InputError(f"input {path!r} {what}; mend input.paths or --input")
@@ -121,6 +127,16 @@ class Discovery(Iterator[Document]):
                 self.ignored += 1
             else:
                 yield _document(tree, entry)
+
+
+def _is_empty_place(tree: Tree, place: str) -> bool:
+    """Say whether something may come to be at a place without a file; stores know no folders."""
+    if not isinstance(tree, LocalTree):
+        return True
+    folder = place
+    while is_glob(folder):
+        folder = posixpath.dirname(folder)
+    return is_glob(place) and tree.entry(folder).kind is FileType.Directory
 
 
 def _document(tree: Tree, entry: Entry, source: Mapping[str, str] | None = None) -> Document:

@@ -115,9 +115,9 @@ def test_what_a_run_does_not_name_is_carried_and_all_else_deleted(output):
     (file,) = carried
     rows = [one for table in read_rows(output.layout, file) for one in plans_of(table)]
     assert [(one.document_id, one.document.uri) for one in rows] == [
+        ("C", "/in/c.pdf"),
         ("B2", "/in/b.pdf"),
         ("D", "/in/d.pdf"),
-        ("C", "/in/c.pdf"),
     ]
     listed = [document("a", size=7), document("b", size=9), document("c"), document("b")]
     assert known(output, listed) == ["A4", "B2", "C", None]
