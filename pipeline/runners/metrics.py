@@ -2,7 +2,7 @@
 
 Prometheus sees each name as `ray_pagelake_...`, with labels that Ray adds: node, worker, session.
 All is told once a commit or a call, never a token, so that it costs microseconds a page.
-docs/MONITORING.md says what each one means.
+docs/MONITORING.md says what each one means. `ray` is loaded when the first is told, not before.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-
-from ray.util.metrics import Counter, Gauge
 
 from pipeline.records import Answer, Failed
 from pipeline.runners.receipt import Receipt
@@ -124,10 +122,14 @@ def _set(job: str, name: str, value: float) -> None:
 
 @cache
 def _counter(name: str) -> Any:
+    from ray.util.metrics import Counter
+
     told, tags = _COUNTERS[name]
     return Counter(f"pagelake_{name}", told, tag_keys=("job_name", *tags))
 
 
 @cache
 def _gauge(name: str) -> Any:
+    from ray.util.metrics import Gauge
+
     return Gauge(f"pagelake_{name}", _GAUGES[name], tag_keys=("job_name",))

@@ -1,4 +1,4 @@
-"""What Ray's workers run: the steps of `pipeline.runners.steps` on Arrow tables."""
+"""What Ray's workers run: the steps of `pipeline.runners.steps` on Arrow tables. No `ray` here."""
 
 from __future__ import annotations
 
