@@ -19,7 +19,7 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._high = self._low = memoryview(np.zeros(0, np.uint64))
+        self._high = self._low = np.zeros(0, np.uint64).data
         self._new: set[bytes] = set()
 
     def add(self, key: bytes) -> bool:
@@ -43,6 +43,6 @@ class Seen:
     def _sort_in(self) -> None:
         new = np.sort(as_array(self._new).astype(KEY), order="high")
         places = np.searchsorted(np.asarray(self._high), new["high"])
-        self._high = memoryview(np.insert(np.asarray(self._high), places, new["high"]))
-        self._low = memoryview(np.insert(np.asarray(self._low), places, new["low"]))
+        self._high = np.insert(np.asarray(self._high), places, new["high"]).data
+        self._low = np.insert(np.asarray(self._low), places, new["low"]).data
         self._new = set()
