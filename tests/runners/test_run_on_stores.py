@@ -136,11 +136,18 @@ def test_a_document_that_a_store_does_not_give_is_a_row(
 
 
 def test_an_output_that_is_not_there_is_the_users_mistake(
-    make_job: Make, run_job: RunJob, s3: S3Server, pile: Path
+    make_job: Make,
+    run_job: RunJob,
+    s3: S3Server,
+    pile: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = {"output": {"uri": "s3://nowhere/here"}, "stores": s3.stores}
     with pytest.raises(OutputError, match=r"s3://nowhere: no such bucket"):
         run_job(make_job(["s3://pile/in/00.png"], **FAKE, **settings))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    with pytest.raises(OutputError, match=r"no such bucket|no run has written here"):
+        clean("s3://nowhere/here")
 
 
 def test_half_an_object_is_never_seen(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
