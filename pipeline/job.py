@@ -53,6 +53,11 @@ class Input(Section):
     uri_column: str = Field(
         default="uri", min_length=1, description="The manifest's column of paths or URIs."
     )
+    trust_manifest: bool = Field(
+        default=False,
+        description="Do not look for a manifest's objects in their store before they are read; "
+        "its columns size and modified, if it has both, tell versions apart.",
+    )
     pages: str | None = Field(
         default=None,
         description="Pages to read of every document, such as 1-3,7 or 5-; all if null.",
@@ -88,6 +93,8 @@ class Input(Section):
     def _something_to_read(self) -> Self:
         if not self.paths and self.manifest is None:
             raise ValueError("nothing to read; name input.paths or input.manifest")
+        if self.trust_manifest and self.manifest is None:
+            raise ValueError("trust_manifest: there is no manifest; name one, or remove it")
         return self
 
 

@@ -113,8 +113,14 @@ class Layout:
             ) from error
 
     def is_output(self) -> bool:
-        """Return True if a run has ever written here."""
-        folders = self.filesystem.get_file_info([self._path(COMMITS), self._path(RUNS)])
+        """Return True if a run has ever written here.
+
+        Raises OutputError if a store does not let us look.
+        """
+        try:
+            folders = self.filesystem.get_file_info([self._path(COMMITS), self._path(RUNS)])
+        except OSError as error:
+            raise OutputError(f"output {self.uri}: cannot be read ({one_line(error)})") from error
         return self.exists(MANIFEST) or any(one.type == fs.FileType.Directory for one in folders)
 
     def read_bytes(self, name: str) -> bytes:

@@ -22,6 +22,7 @@ from pipeline.store_settings import SCHEMES, Store
 Client = S3Store | GCSStore | AzureStore
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=20)
+_NOBODY = "anonymous"
 _NO_LIMIT = timedelta(days=1)  # of a whole request: a large document on a slow line is no failure
 
 
@@ -163,6 +164,8 @@ def _region_of(bucket: str) -> str | None:
 def _gs(bucket: Bucket, common: dict[str, Any]) -> GCSStore:
     if bucket.store.endpoint is not None:
         common["base_url"] = _reachable(bucket.store.endpoint, common)
+        if bucket.store.anonymous:  # or writing asks the machine it is on for credentials
+            common["bearer_token"] = _NOBODY
     return GCSStore(bucket.name, **common)
 
 

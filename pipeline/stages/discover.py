@@ -1,14 +1,12 @@
 """discover: a job's inputs -> Documents, unopened, each file once, in a fixed order.
 
-Listings and manifests are streamed: what is held is one folder's names, one batch of manifest rows
-and a Python set with a 16-byte digest of every document's URI. That set costs about 100 bytes a
-document: 100 MB for a million.
+Listings and manifests are streamed: what is held is a page of a store's keys or one local folder's
+names, one batch of manifest rows and, where a file may be named twice, some 20 bytes a document.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +24,11 @@ from pipeline.errors import InputError, one_line
 from pipeline.job import Input
 from pipeline.lake.entry import Entry
 from pipeline.lake.http import is_http
+from pipeline.lake.keys import text_key
 from pipeline.lake.listing import LocalTree, Tree, expand, is_glob, locate, walk
-from pipeline.lake.source import NO_HTTP
+from pipeline.lake.seen import Seen
+from pipeline.lake.source import NO_HTTP, TOLD
+from pipeline.lake.store_listing import StoreTree
 from pipeline.lake.stores import Stores
 from pipeline.records import Document, MediaType
 
@@ -71,21 +72,21 @@ class Discovery(Iterator[Document]):
     ) -> None:
         self.ignored = 0
         self._may_be_empty = may_be_empty
-        self._seen: set[bytes] = set()
+        self._seen: Seen | None = None
         self._http = input.http
         self._stores = stores
         listings = [self._listing(path) for path in input.paths]
         if input.manifest is not None:
             listings.append(_manifest_documents(input, stores))
+        if len(listings) > 1 or input.manifest is not None or _may_repeat(input.paths[0]):
+            self._seen = Seen()
         self._documents = chain.from_iterable(listings)
 
     def __next__(self) -> Document:
         """Return the next document not seen before."""
         try:
             for document in self._documents:
-                key = hashlib.blake2b(document.uri.encode(), digest_size=16).digest()
-                if key not in self._seen:
-                    self._seen.add(key)
+                if self._seen is None or self._seen.add(text_key(document.uri)):
                     return document
         except (OSError, ValueError) as error:
             raise InputError(
@@ -139,6 +140,11 @@ def _is_empty_place(tree: Tree, place: str) -> bool:
     return is_glob(place) and tree.entry(folder).kind is FileType.Directory
 
 
+def _may_repeat(path: str) -> bool:
+    """True of a glob by which one listing may come to a file on two ways."""
+    return path.count("**") > 1
+
+
 def _document(tree: Tree, entry: Entry, source: Mapping[str, str] | None = None) -> Document:
     media_type = MEDIA_TYPES.get(_suffix(entry.path), MediaType.PDF)
     return Document(tree.uri(entry.path), entry.size, entry.modified, media_type, source or {})
@@ -176,7 +182,8 @@ def _manifest_documents(input: Input, stores: Stores) -> Iterator[Document]:
             f"set input.uri_column to one of {known}"
         )
     rows = _with_uri(rows, uri_column, manifest, input.http)
-    return _row_documents(rows, uri_column, tree, posixpath.dirname(place), stores)
+    folder = posixpath.dirname(place)
+    return _row_documents(rows, uri_column, tree, folder, stores, input.trust_manifest)
 
 
 def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str, http: bool) -> Iterator[_Row]:
@@ -191,7 +198,7 @@ def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str, http: bool) 
 
 
 def _row_documents(
-    rows: Iterator[_Row], uri_column: str, tree: Tree, folder: str, stores: Stores
+    rows: Iterator[_Row], uri_column: str, tree: Tree, folder: str, stores: Stores, trust: bool
 ) -> Iterator[Document]:
     def look_up(row: _Row) -> Document:
         name = row[uri_column]
@@ -200,6 +207,8 @@ def _row_documents(
             return _at_address(name, source)
         try:
             home, place = locate(name, tree, folder, stores)
+            if trust and isinstance(home, StoreTree):
+                return _document(home, _as_told(place, row), source)
             return _document(home, home.entry(place), source)
         except (OSError, ValueError, NotImplementedError):
             return Document(name, -1, "", MEDIA_TYPES.get(_suffix(name), MediaType.PDF), source)
@@ -207,7 +216,15 @@ def _row_documents(
     with ThreadPoolExecutor(_LOOKUPS) as pool:
         while batch := list(islice(rows, _ROWS)):
             local = isinstance(tree, LocalTree) and not any("://" in r[uri_column] for r in batch)
-            yield from map(look_up, batch) if local else pool.map(look_up, batch)
+            yield from map(look_up, batch) if local or trust else pool.map(look_up, batch)
+
+
+def _as_told(place: str, row: _Row) -> Entry:
+    """Take a row's word for its file. Without both columns, no two runs find the same version."""
+    size, modified = row.get("size", ""), row.get("modified", "")
+    if not size.isdecimal() or not modified:
+        return Entry(place, FileType.File, -1, TOLD)
+    return Entry(place, FileType.File, int(size), TOLD + modified)
 
 
 def _csv_rows(stream: object, manifest: str) -> tuple[list[str], Iterator[_Row]]:

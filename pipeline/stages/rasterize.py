@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pipeline.errors import ItemError
-from pipeline.lake.http import is_http
 from pipeline.lake.source import Source
 from pipeline.records import Failure, FailureKind, Page, StageName, Window
 from pipeline.render.renderer import Renderer
@@ -44,7 +43,7 @@ class OpenDocument:
             n_pages = last[1]
         else:
             found = self._source.content(window.uri)
-            if is_http(window.uri):
+            if isinstance(found, bytes):
                 _check_content(found, window.document_id)
             n_pages = self._renderer.open(found).n_pages
         self._open = version, n_pages

@@ -40,6 +40,14 @@ def test_the_first_document_comes_after_the_first_page(s3: RecordingS3, path: st
     assert sum(request.lists for request in s3.requests) <= 9
 
 
+def test_no_page_is_asked_for_before_its_turn(s3: RecordingS3) -> None:
+    s3.keys = Numbered(5000)
+    found = listed(s3, "s3://b/scans")
+    for pages in (1, 2, 3):
+        assert len(list(islice(found, 1000))) == 1000
+        assert len(s3.requests) <= 2 + pages
+
+
 KEYS = ["a.pdf", "in/.h/x.pdf", "in/.h.pdf", "in/a.pdf", "in/b.txt", "in/x/", "in/x/c d.pdf"]
 KEYS += ["in/x/y/e.pdf", "in2/f.pdf", "p [1]/g.pdf", "p 1/h.pdf"]
 

@@ -9,14 +9,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from recording_s3 import recording_s3
 from s3_server import S3Server
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, ItemError
 from pipeline.job import Input
+from pipeline.lake import keys
 from pipeline.lake.source import Source
+from pipeline.lake.stores import Stores
 from pipeline.records import MediaType
-from pipeline.stages import discover as discover_module
 from pipeline.stages.discover import discover
+from pipeline.store_settings import Store
 
 
 def put(folder: Path, *names: str) -> None:
@@ -117,7 +120,7 @@ def test_documents_are_told_apart_by_more_than_eight_bytes(
         def digest(self) -> bytes:
             return (bytes(8) + hashlib.sha256(self._data).digest())[: self._size]
 
-    monkeypatch.setattr(discover_module.hashlib, "blake2b", Colliding)
+    monkeypatch.setattr(keys.hashlib, "blake2b", Colliding)
     assert relative(tmp_path, uris(tmp_path, tmp_path)) == ["a.pdf", "b.pdf"]
 
 
@@ -311,3 +314,25 @@ def test_a_manifest_in_a_bucket(bucket: Callable[..., None]) -> None:
         ("nope://x/c.png", -1),
         ("s3://bucket/lists/gone.pdf", -1),
     ]
+
+
+def test_a_trusted_manifest_costs_its_store_no_look(tmp_path: Path) -> None:
+    with recording_s3(["in/a.pdf"]) as s3:
+        rows = [
+            {"uri": "s3://b/in/a.pdf", "size": "8", "modified": "2026-01-02"},
+            {"uri": "s3://b/in/a.pdf", "size": "8", "modified": "2026-01-02"},
+            {"uri": "s3://b/in/b.pdf", "size": "?", "modified": ""},
+        ]
+        stores = Stores.of({"s3://": Store(endpoint=s3.endpoint, anonymous=True)})
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+        manifest = Input(manifest=str(tmp_path / "m.parquet"), trust_manifest=True)
+        found = list(discover(manifest, stores))
+        assert [(one.uri, one.size, one.modified) for one in found] == [
+            ("s3://b/in/a.pdf", 8, "told: 2026-01-02"),
+            ("s3://b/in/b.pdf", -1, "told: "),
+        ]
+        source = Source(stores)
+        source.check_unchanged(found[0].uri, found[0].size, found[0].modified)
+        assert s3.requests == []
+        with pytest.raises(ItemError, match="there is no such object"):
+            source.content(found[1].uri)

@@ -7,6 +7,7 @@ requests that came.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -174,3 +175,14 @@ class Numbered(Sequence[str]):
         if place >= self._count:
             raise IndexError
         return f"{self._folder}/{place:08}.pdf"
+
+
+def main() -> None:
+    """Serve so many numbered keys until somebody ends the process; print where."""
+    with recording_s3(Numbered(int(sys.argv[1]))) as s3:
+        print(s3.endpoint, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
