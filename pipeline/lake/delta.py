@@ -42,6 +42,7 @@ class DeltaLakeTable:
     may_widen = False
 
     def __init__(self, uri: str, stores: Stores) -> None:
+        self.name = uri
         self.label = f"output.table {uri}"
         self._filesystem, self._root = stores.filesystem(uri)
         local = "://" not in uri

@@ -36,7 +36,7 @@ class IcebergTable:
     def __init__(self, catalog: Any, name: str) -> None:
         self.label = f"output.table {name}"
         self._catalog = catalog
-        self._name = name
+        self.name = name
         self._table: Any = None
         self._transaction: Any = None
 
@@ -46,7 +46,7 @@ class IcebergTable:
 
         self._table = self._transaction = None
         try:
-            self._table = self._catalog.load_table(self._name)
+            self._table = self._catalog.load_table(self.name)
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
         if not self._table.spec().is_unpartitioned():
@@ -103,10 +103,10 @@ class IcebergTable:
 
         columns = described(documents, "doc")
         if self._table is None:
-            namespace, _, _ = self._name.rpartition(".")
+            namespace, _, _ = self.name.rpartition(".")
             try:
                 self._catalog.create_namespace_if_not_exists(namespace)
-                self._table = self._catalog.create_table(self._name, schema=columns)
+                self._table = self._catalog.create_table(self.name, schema=columns)
             except TableAlreadyExistsError as error:
                 raise ConflictError from error
         self._transaction = self._table.transaction()

@@ -252,7 +252,7 @@ def _result(
     committed: bool,
 ) -> Upserted:
     return Upserted(
-        table=table.label,
+        table=table.name,
         snapshot=snapshot,
         committed=committed,
         inserted=plan.inserted,
