@@ -89,10 +89,14 @@ def _table(numbers: range, versions: list[int]) -> pa.Table:
         "n_pages": pa.array([1] * size, pa.int32()),
         "state": pa.array(["ok"] * size),
         "record": record,
-        "record_json": pa.array([f'{{"vendor": "{text}", "lines": "{text * 4}"}}' for text in texts]),
+        "record_json": pa.array(
+            [f'{{"vendor": "{text}", "lines": "{text * 4}"}}' for text in texts]
+        ),
         "schema_id": pa.array(["receipt.v1"] * size),
         "run_id": pa.array(["r1"] * size),
-        "processed_at": pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * size, SCHEMA.field("processed_at").type),
+        "processed_at": pa.array(
+            [datetime(2026, 1, 1, tzinfo=UTC)] * size, SCHEMA.field("processed_at").type
+        ),
         "source": pa.array([[("shop", "x")]] * size, SCHEMA.field("source").type),
         DIGEST: pa.array(digests),
     }

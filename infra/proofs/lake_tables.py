@@ -68,7 +68,9 @@ def descriptions(format_: str, folder: Path) -> dict[str, str]:
         fields = DeltaTable(str(folder / "delta")).schema().fields
         return {field.name: field.metadata.get("comment", "") for field in fields}
     with embedded_catalog(folder / "iceberg") as catalog:
-        return {field.name: field.doc or "" for field in catalog.load_table("lake.docs").schema().fields}
+        return {
+            field.name: field.doc or "" for field in catalog.load_table("lake.docs").schema().fields
+        }
 
 
 def version(state: int, number: int) -> int:
@@ -130,8 +132,10 @@ def _prove_twice(format_: str, folder: Path) -> bool:
     changed = bring(format_, folder, 1)
     fine = not again.committed and again.snapshot == first.snapshot
     fine &= changed.inserted == 10 and changed.replaced > 0 and state_of(format_, folder) == 1
-    print(f"{format_:7}  twice: {again.unchanged} unchanged, no new snapshot; then "
-          f"{changed.replaced} replaced, {changed.inserted} inserted")
+    print(
+        f"{format_:7}  twice: {again.unchanged} unchanged, no new snapshot; then "
+        f"{changed.replaced} replaced, {changed.inserted} inserted"
+    )
     return bool(fine)
 
 
@@ -142,19 +146,20 @@ def _prove_kills(format_: str, folder: Path, moments: int, seed: int) -> bool:
     for moment in range(moments):
         (folder / "state").write_text(str(state + 1))
         command = [sys.executable, __file__, "--child", format_, str(folder)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        done = int(process.stdout.readline())
-        time.sleep(chance.uniform(0, 1.5))
-        process.kill()
-        done = max([done, *(int(line) for line in process.stdout.read().split())])
-        process.wait()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            done = int(process.stdout.readline())
+            time.sleep(chance.uniform(0, 1.5))
+            process.kill()
+            done = max([done, *(int(line) for line in process.stdout)])
         found = state_of(format_, folder)
         bring(format_, folder, done + 2)
         state = state_of(format_, folder)
         right = found in (done, done + 1) and state == done + 2
-        print(f"{format_:7}  kill {moment:2}: after state {done}, reads as {found}, then {state}"
-              f"{'' if right else '  WRONG'}")
+        print(
+            f"{format_:7}  kill {moment:2}: after state {done}, reads as {found}, then {state}"
+            f"{'' if right else '  WRONG'}"
+        )
         fine &= right
     return fine
 
@@ -186,8 +191,10 @@ def _prove_runs(format_: str, folder: Path, moments: int, seed: int) -> bool:
         wanted = _pairs(ds.dataset(sorted(str(one) for one in (output / "documents").glob("*"))))
         right = killed in (before, after) and after == wanted and manifest.exists()
         state = "before" if killed == before else "after" if killed == after else "NEITHER"
-        print(f"{format_:7}  run {moment:2}: killed, reads as {state}; the next run made it whole"
-              f"{'' if right else '  WRONG'}")
+        print(
+            f"{format_:7}  run {moment:2}: killed, reads as {state}; the next run made it whole"
+            f"{'' if right else '  WRONG'}"
+        )
         fine &= right
     return fine
 

@@ -41,9 +41,7 @@ def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     return False
 
 
-def misfits(
-    table: pa.Schema, documents: pa.Schema, *, may_widen: bool
-) -> Iterator[Misfit]:
+def misfits(table: pa.Schema, documents: pa.Schema, *, may_widen: bool) -> Iterator[Misfit]:
     """Find the fields of a table that cannot take the documents' rows.
 
     `may_widen` says that the type of a table's column may become a wider one.

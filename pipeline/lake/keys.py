@@ -76,7 +76,9 @@ def column_keys(document_ids: pa.StringArray) -> Keys:
 
 def digest_keys(digests: pa.StringArray) -> Keys:
     """Return digests of 32 hex digits as keys; null, or what is none, is a key of zeros."""
-    digests = pc.if_else(pc.equal(pc.binary_length(digests), 32).fill_null(False), digests, "0" * 32)
+    digests = pc.if_else(
+        pc.equal(pc.binary_length(digests), 32).fill_null(False), digests, "0" * 32
+    )
     size = len(digests)
     if size == 0:
         return as_array([])
