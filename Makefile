@@ -5,6 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
+	proof-lake \
 	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
 	proof-share proof-workers lock clean
 
@@ -75,6 +76,10 @@ proof-share: .venv/ready
 
 proof-kill: .venv/ready
 	$(BIN)/python infra/proofs/kill.py
+
+proof-lake: .venv/ready
+	$(BIN)/python infra/proofs/lake_tables.py
+	$(BIN)/python infra/bench/lake_upsert.py
 
 proof-crashes: .venv/ready
 	$(BIN)/python infra/proofs/renderer_crashes.py

@@ -112,7 +112,7 @@ def bring(format_: str, folder: Path, state: int) -> Upserted:
     """Bring a table to a state."""
     table = open_table(format_, folder)
     try:
-        return upsert(table, documents(folder, state), lambda plan: {"pagelake.state": str(state)})
+        return upsert(table, documents(folder, state), lambda _: {"pagelake.state": str(state)})
     finally:
         table.close()
 

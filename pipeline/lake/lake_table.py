@@ -38,7 +38,8 @@ class TableFile:
 class LakeTable(Protocol):
     """A table, as it was when it was last loaded.
 
-    `name` is its name or URI, and `label` how messages call it; `may_widen`, whether columns may become wider.
+    `name` is its name or URI, and `label` how messages call it;
+    `may_widen`, whether columns may become wider.
     """
 
     name: str

@@ -25,7 +25,8 @@ class Summary:
     `pages` and `documents` count states; `looks` counts the samples of the whole table by how often
     the model was shown them; `documents_known` were planned by an earlier run and not
     read to be planned again; `skipped` are pages that the selection leaves out or that
-    were finished before; `table` is what the lake table came to, if the job has one; `seconds` are a stage's, summed over all workers, for the pages done now.
+    were finished before; `table` is what the lake table came to, if the job has one;
+    `seconds` are a stage's, summed over all workers, for the pages done now.
     """
 
     run_id: str

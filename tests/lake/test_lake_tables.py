@@ -52,7 +52,7 @@ class Lake:
     def upsert(self, documents: Documents, **properties: str) -> Upserted:
         table = OPEN[self.format](self.folder)
         try:
-            return upsert(table, documents, lambda plan: properties)
+            return upsert(table, documents, lambda _: properties)
         finally:
             table.close()
 
@@ -168,8 +168,8 @@ def test_an_incompatible_schema_is_refused_with_the_path_and_both_types(lake: La
     other = pa.struct([("total", pa.string()), ("vendor", pa.string())])
     with pytest.raises(
         OutputError,
-        match=r"output.table .*: record.total is decimal\(12, 2\) in the table and string in the "
-        "job's schema; choose another output.table",
+        match=r"output\.table .*: record\.total is decimal\(12, 2\) in the table and string in the "
+        "job's schema; choose another output",
     ):
         lake.check(documents_schema(other))
 
@@ -178,7 +178,7 @@ def test_iceberg_widens_columns_and_delta_refuses(lake: Lake) -> None:
     wide = pa.struct([("total", pa.decimal128(20, 2))])
     lake.upsert(lake.documents("a", [row("x", {"total": Decimal(1)})]))
     if lake.format == "delta":
-        with pytest.raises(OutputError, match="record.total"):
+        with pytest.raises(OutputError, match=r"record\.total"):
             lake.check(documents_schema(wide))
         return
     lake.upsert(lake.documents("b", [row("y", {"total": Decimal(10**17)})], wide))
@@ -230,8 +230,8 @@ def test_a_key_that_somebody_else_doubled_has_one_row_again(
     documents = make_documents(lake.layout, "a", 4)
     lake.upsert(documents)
     with monkeypatch.context() as patch:  # a writer that looks for nothing
-        patch.setattr(OPEN_KINDS[lake.format], "files", lambda self: [])
-        patch.setattr(upserting, "_require", lambda *arguments: None)
+        patch.setattr(OPEN_KINDS[lake.format], "files", lambda _: [])
+        patch.setattr(upserting, "_require", lambda *_: None)
         lake.upsert(documents)
     assert len(lake.rows()) == 8
     assert lake.upsert(documents).rows == 4
@@ -258,7 +258,7 @@ def test_rows_lost_on_the_way_are_never_committed(
     rows = Documents.rows
     monkeypatch.setattr(Documents, "rows", lambda *arguments: list(rows(*arguments))[:-1])
     with pytest.raises(ConservationError, match="the staged files must hold"):
-        lake.upsert(make_documents(lake.layout, "b", 5, lambda n: 1))
+        lake.upsert(make_documents(lake.layout, "b", 5, lambda _: 1))
     assert lake.digests() == {uri_of(n): digest_of(n, 0) for n in range(4)}
 
 

@@ -104,7 +104,7 @@ def test_a_table_that_cannot_hold_the_schema_is_refused_before_a_page_is_read(
     DeltaTable.create(uri, schema=odd)
     output = {"uri": str(tmp_path / "out"), "format": "delta", "table": uri}
     monkeypatch.setattr(running, "plan_documents", lambda *_: pytest.fail("it has begun"))
-    with pytest.raises(OutputError, match="record.text is int64 in the table and string in"):
+    with pytest.raises(OutputError, match=r"record\.text is int64 in the table and string in"):
         run_job(make_job([pile], **FAKE, output=output))
 
 
