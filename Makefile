@@ -5,8 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
-	proof-lake \
-	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
+	proof-fuzz proof-history proof-kill proof-lake proof-memory proof-poison proof-reading proof-resume \
 	proof-share proof-workers lock clean
 
 .venv/ready: pyproject.toml constraints.txt
