@@ -4,9 +4,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
-	proof-fuzz proof-history proof-kill proof-listing proof-memory proof-poison proof-reading \
-	proof-resume proof-share proof-workers lock dist clean
+.PHONY: demo finetune-demo test check format bench proof-memory proof-flat proof-poison \
+	proof-reading proof-resume proof-listing proof-history proof-share proof-kill proof-lake \
+	proof-crashes proof-fuzz proof-workers proof-corpus lock dist clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -78,6 +78,10 @@ proof-share: .venv/ready
 
 proof-kill: .venv/ready
 	$(BIN)/python infra/proofs/kill.py
+
+proof-lake: .venv/ready
+	$(BIN)/python infra/proofs/lake_tables.py
+	$(BIN)/python infra/bench/lake_upsert.py
 
 proof-crashes: .venv/ready
 	$(BIN)/python infra/proofs/renderer_crashes.py

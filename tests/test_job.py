@@ -486,3 +486,18 @@ def test_the_examples_of_the_reference_are_jobs(here: Path) -> None:
     for example in examples:
         write(here, example)
         assert json.loads(load_job("jobs/x.yaml").model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        ({"table": "lake.a"}, "format parquet has none"),
+        ({"format": "delta", "catalog": "prod"}, "catalog: format delta has none"),
+        ({"format": "iceberg", "table": "receipts"}, "write lake.receipts"),
+        ({"format": "iceberg", "uri": "s3://bucket/out"}, "catalog is missing"),
+    ],
+)
+def test_a_table_goes_with_its_format(output: dict[str, str], complaint: str) -> None:
+    settings = {"input": {"paths": ["a"]}, "task": "ocr", "output": {"uri": "out", **output}}
+    with pytest.raises(ValidationError, match=complaint):
+        Job.model_validate(settings)

@@ -31,6 +31,7 @@ _KNOWN_FEATURES: Final = frozenset(
     {"appendOnly", "changeDataFeed", "invariants", "timestampNtz", "v2Checkpoint"}
     | {"vacuumProtocolCheck"}
 )
+_APPEND_ONLY: Final = "delta.appendOnly"
 _FORBIDDEN = frozenset(" ,;{}()\n\t=")
 _BATCH_ROWS = 4096
 _LOOK_BACK = 50
@@ -42,6 +43,7 @@ class DeltaLakeTable:
     may_widen = False
 
     def __init__(self, uri: str, stores: Stores) -> None:
+        self.name = uri
         self.label = f"output.table {uri}"
         self._filesystem, self._root = stores.filesystem(uri)
         local = "://" not in uri
@@ -67,6 +69,9 @@ class DeltaLakeTable:
         odd = sorted(found - _KNOWN_FEATURES)
         if protocol.min_reader_version == 2:
             odd.append("columnMapping")
+        for key, value in metadata.configuration.items():
+            if key.startswith("delta.constraints.") or (key, value) == (_APPEND_ONLY, "true"):
+                odd.append(key)
         if metadata.partition_columns:
             odd.append(f"partitions by {', '.join(metadata.partition_columns)}")
         if odd:

@@ -21,6 +21,7 @@ from pipeline.lake.lake_table import (
     write_rolling,
 )
 from pipeline.lake.parquet import KEY_ROWS
+from pipeline.lake.stores import Stores
 from pipeline.store_settings import Store
 
 _BATCH_ROWS = 4096
@@ -35,7 +36,7 @@ class IcebergTable:
     def __init__(self, catalog: Any, name: str) -> None:
         self.label = f"output.table {name}"
         self._catalog = catalog
-        self._name = name
+        self.name = name
         self._table: Any = None
         self._transaction: Any = None
 
@@ -45,7 +46,7 @@ class IcebergTable:
 
         self._table = self._transaction = None
         try:
-            self._table = self._catalog.load_table(self._name)
+            self._table = self._catalog.load_table(self.name)
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
         if not self._table.spec().is_unpartitioned():
@@ -102,10 +103,10 @@ class IcebergTable:
 
         columns = described(documents, "doc")
         if self._table is None:
-            namespace, _, _ = self._name.rpartition(".")
+            namespace, _, _ = self.name.rpartition(".")
             try:
                 self._catalog.create_namespace_if_not_exists(namespace)
-                self._table = self._catalog.create_table(self._name, schema=columns)
+                self._table = self._catalog.create_table(self.name, schema=columns)
             except TableAlreadyExistsError as error:
                 raise ConflictError from error
         self._transaction = self._table.transaction()
@@ -150,9 +151,7 @@ class IcebergTable:
             if landed is None:
                 raise
             return landed
-        landed = self._landed(properties[COMMIT])
-        assert landed is not None  # noqa: S101
-        return landed
+        return str(self._table.current_snapshot().snapshot_id)
 
     def _landed(self, mark: str) -> str | None:
         """Return the snapshot that has our mark, None if there is none."""
@@ -222,8 +221,10 @@ def embedded_catalog(folder: Path) -> Any:
     )
 
 
-def named_catalog(name: str, store: Store) -> Any:
+def named_catalog(name: str, stores: Stores, uri: str) -> Any:
     """Open a catalog of pyiceberg's configuration; what it says of a store goes before the job's.
+
+    The job's settings are those for the catalog's warehouse, or for `uri` if it names none.
 
     Raises
     ------
@@ -239,8 +240,10 @@ def named_catalog(name: str, store: Store) -> Any:
             f"output.catalog: pyiceberg knows no catalog '{name}'; describe it in ~/.pyiceberg.yaml"
             f" or by PYICEBERG_CATALOG__{name.upper()}__URI and its like"
         )
-    wanted = file_io_properties(store)
-    return load_catalog(name, **{k: v for k, v in wanted.items() if k not in configured})
+    warehouse = str(configured.get("warehouse", ""))
+    store = stores.store(warehouse if "://" in warehouse else uri)
+    properties: dict[str, Any] = {**file_io_properties(store), **configured}
+    return load_catalog(name, **properties)
 
 
 def file_io_properties(store: Store) -> dict[str, str]:

@@ -38,9 +38,11 @@ class TableFile:
 class LakeTable(Protocol):
     """A table, as it was when it was last loaded.
 
-    `label` is how messages name it; `may_widen`, whether columns may become wider.
+    `name` is its name or URI, and `label` how messages call it;
+    `may_widen`, whether columns may become wider.
     """
 
+    name: str
     label: str
     may_widen: bool
 

@@ -6,7 +6,6 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -123,12 +122,11 @@ def _iceberg(job: Job, layout: Layout) -> LakeTable:
     name = job.output.table or f"{NAMESPACE}.{_identifier(job.name)}"
     if job.output.catalog is not None:
         uri = job.output.uri if "://" in job.output.uri else "s3://"
-        store = Stores.of(job.stores).store(uri)
-        return IcebergTable(named_catalog(job.output.catalog, store), name)
+        return IcebergTable(named_catalog(job.output.catalog, Stores.of(job.stores), uri), name)
     folder = layout.local("iceberg")
     if folder is None:  # the job's own check refuses stores
         raise JobError("output.catalog is missing; an output in a store needs one")
-    return IcebergTable(embedded_catalog(Path(folder)), name)
+    return IcebergTable(embedded_catalog(folder), name)
 
 
 def _identifier(name: str) -> str:

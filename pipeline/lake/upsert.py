@@ -154,7 +154,7 @@ def upsert(
         if not plan.write.any():
             return _result(table, documents, plan, table.snapshot(), n_before, committed=False)
         try:
-            snapshot = _replace(table, files, documents, plan, properties(plan))
+            snapshot = _replace(table, documents, plan, properties(plan))
         except ConflictError:
             continue
         n_rows = n_before - plan.dropped + int(np.count_nonzero(plan.write))
@@ -207,7 +207,6 @@ def compare(table: LakeTable, files: Sequence[TableFile], documents: Documents) 
 
 def _replace(
     table: LakeTable,
-    files: Sequence[TableFile],
     documents: Documents,
     plan: Plan,
     properties: Mapping[str, str],
@@ -252,7 +251,7 @@ def _result(
     committed: bool,
 ) -> Upserted:
     return Upserted(
-        table=table.label,
+        table=table.name,
         snapshot=snapshot,
         committed=committed,
         inserted=plan.inserted,

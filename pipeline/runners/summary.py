@@ -120,7 +120,7 @@ class Summary:
 def _table(done: Upserted) -> str:
     counts = f"{done.inserted:,} inserted, {done.replaced:,} replaced, {done.unchanged:,} unchanged"
     snapshot = f"snapshot {done.snapshot}" if done.committed else "no new snapshot"
-    return f"{done.table.removeprefix('output.table ')}: {counts} ({snapshot})"
+    return f"{done.table}: {counts} ({snapshot})"
 
 
 def _states(counts: Mapping[str, int]) -> str:

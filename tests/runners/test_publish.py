@@ -1,0 +1,163 @@
+"""Whole runs into lake tables: on a disk, in an object store, and refused before any work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from pyiceberg.catalog import load_catalog
+from s3_server import KEYS, S3Server
+
+from pipeline import cli
+from pipeline.errors import OutputError, RunError
+from pipeline.job import Job
+from pipeline.lake.iceberg import embedded_catalog
+from pipeline.lake.layout import Layout
+from pipeline.lake.ledger import Ledger
+from pipeline.lake.upsert import Upserted
+from pipeline.runners import run as running
+from pipeline.runners.summary import Summary
+
+MakeJob = Callable[..., Job]
+RunJob = Callable[..., Summary]
+FAKE = {"model": {"family": "fake", "name": "fake?edge=56"}, "task": "ocr", "schema": "text.v1"}
+COLUMNS = "uri, schema_id, row_digest, run_id"
+
+
+@pytest.fixture
+def pile(demo: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for path in sorted((demo / "documents").glob("image-0*"))[:2]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def counts(summary: Summary) -> tuple[int, int, int, bool]:
+    done = summary.table
+    assert isinstance(done, Upserted)
+    return done.inserted, done.replaced, done.unchanged, done.committed
+
+
+def sql(rows: Any, files: list[str]) -> list[tuple[Any, ...]]:
+    return rows(f"SELECT {COLUMNS} FROM read_parquet({files}) ORDER BY uri").fetchall()
+
+
+def test_runs_keep_an_iceberg_table_up_to_date(
+    tmp_path: Path, pile: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    output = {"uri": str(tmp_path / "out"), "format": "iceberg"}
+    job = make_job([pile], **FAKE, output=output, name="My receipts!")
+    first = run_job(job)
+    assert counts(first) == (2, 0, 0, True)
+    assert json.loads(first.to_json())["table"]["snapshot"] == first.table.snapshot  # type: ignore[union-attr]
+    assert counts(run_job(job)) == (0, 0, 2, False)
+    fresh = run_job(job, fresh=True)
+    # The salt of --fresh makes other rows.
+    assert counts(fresh) == (0, 2, 0, True)
+    with embedded_catalog(tmp_path / "out" / "iceberg") as catalog:
+        table = catalog.load_table("pagelake.my_receipts")
+        told = table.current_snapshot().summary.additional_properties
+        files = [task.file.file_path for task in table.scan().plan_files()]
+    assert told["pagelake.run_id"] == fresh.run_id
+    assert (told["pagelake.replaced"], told["pagelake.documents.ok"]) == ("2", "2")
+    own = [str(path) for path in (tmp_path / "out" / "documents").glob("*.parquet")]
+    assert sql(duckdb.sql, files) == sql(duckdb.sql, own)
+
+
+def test_a_run_that_died_before_the_table_is_made_up_for_by_the_next(
+    tmp_path: Path,
+    pile: Path,
+    make_job: MakeJob,
+    run_job: RunJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = {"uri": str(tmp_path / "out"), "format": "delta"}
+    job = make_job([pile], **FAKE, output=output)
+
+    def unreachable(*arguments: Any, **more: Any) -> None:
+        raise OSError("the store is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.lake.publish.upsert", unreachable)
+        with pytest.raises(RunError, match=r"delta table is not up to date \(the store is gone\)"):
+            run_job(job)
+    assert len(Ledger(Layout.open(job.output.uri)).document_files()) == 1
+    again = run_job(job)
+    assert again.done.pages == 0
+    assert counts(again) == (2, 0, 0, True)
+    assert DeltaTable(str(tmp_path / "out" / "delta")).count() == 2
+
+
+def test_a_table_that_cannot_hold_the_schema_is_refused_before_a_page_is_read(
+    tmp_path: Path, pile: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "table")
+    odd = pa.schema([("uri", pa.string()), ("record", pa.struct([("text", pa.int64())]))])
+    DeltaTable.create(uri, schema=odd)
+    output = {"uri": str(tmp_path / "out"), "format": "delta", "table": uri}
+    monkeypatch.setattr(running, "plan_documents", lambda *_: pytest.fail("it has begun"))
+    with pytest.raises(OutputError, match=r"record\.text is int64 in the table and string in"):
+        run_job(make_job([pile], **FAKE, output=output))
+
+
+def test_a_catalog_that_nobody_knows_is_one_line(
+    tmp_path: Path,
+    pile: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"input: {{paths: [{pile}]}}\ntask: ocr\nmodel: {{family: fake, name: 'fake?edge=56'}}\n"
+        f"output: {{uri: {tmp_path / 'out'}, format: iceberg, catalog: nosuch, table: a.b}}\n"
+    )
+    monkeypatch.setattr("sys.argv", ["pagelake", "run", str(path), "--runner", "local"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "pyiceberg knows no catalog 'nosuch'" in capsys.readouterr().err
+
+
+def test_a_delta_table_in_a_store(
+    s3: S3Server, pile: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    s3.make_bucket("delta-tables")
+    output = {"uri": "s3://delta-tables/out", "format": "delta"}
+    job = make_job([pile], **FAKE, output=output, stores=s3.stores)
+    assert counts(run_job(job)) == (2, 0, 0, True)
+    assert counts(run_job(job, fresh=True)) == (0, 2, 0, True)
+    options = {"aws_endpoint_url": s3.endpoint, "aws_region": "us-east-1", "allow_http": "true"}
+    table = DeltaTable("s3://delta-tables/out/delta", storage_options=options)
+    assert (table.count(), table.version()) == (2, 2)
+    assert table.history(1)[0]["pagelake.replaced"] == "2"
+
+
+def test_an_iceberg_table_of_a_named_catalog_in_a_store(
+    s3: S3Server,
+    tmp_path: Path,
+    pile: Path,
+    make_job: MakeJob,
+    run_job: RunJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3.make_bucket("warehouse")
+    configured = {"uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": "s3://warehouse/lake"}
+    for key, value in configured.items():
+        monkeypatch.setenv(f"PYICEBERG_CATALOG__PROD__{key.upper()}", value)
+    output = {"uri": "s3://warehouse/out", "format": "iceberg", "catalog": "prod", "table": "a.b"}
+    job = make_job([pile], **FAKE, output=output, stores=s3.stores)
+    assert counts(run_job(job)) == (2, 0, 0, True)
+    assert counts(run_job(job)) == (0, 0, 2, False)
+    settings = {"s3.endpoint": s3.endpoint, "s3.region": "us-east-1"}
+    settings |= {"s3.access-key-id": KEYS["AWS_ACCESS_KEY_ID"]}
+    settings |= {"s3.secret-access-key": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    with load_catalog("prod", **configured, **settings) as catalog:
+        assert catalog.load_table("a.b").scan().count() == 2
