@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
+.PHONY: demo finetune-demo test check format bench proof-cluster proof-corpus proof-crashes proof-flat \
 	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
 	proof-share proof-workers lock clean
 
@@ -75,6 +75,10 @@ proof-share: .venv/ready
 
 proof-kill: .venv/ready
 	$(BIN)/python infra/proofs/kill.py
+
+# With root, its machines are network namespaces.
+proof-cluster: .venv/ready
+	PYTHONPATH=tests/stores $(BIN)/python infra/proofs/cluster.py
 
 proof-crashes: .venv/ready
 	$(BIN)/python infra/proofs/renderer_crashes.py

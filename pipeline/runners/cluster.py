@@ -261,7 +261,9 @@ def _errors(url: str, job_id: str) -> Iterator[None]:
 
 def _explained(url: str, job_id: str, error: Exception) -> PagelakeError:
     status = re.search(r"status code (\d+)", str(error))
+    if "returned 404" in str(error):
+        return JobError(f"--address {url}: it answers, and is no dashboard of a Ray cluster")
     if status is not None and status[1] == "404" and job_id:
-        return JobError(f"{job_id}: there is no such job at {url}; ray job list knows them")
+        return JobError(f"{job_id}: there is no such job at {url}; `ray job list` knows them")
     kind = RunError if status is not None and status[1].startswith("5") else JobError
     return kind(f"{url}: {one_line(error)}")
