@@ -37,7 +37,8 @@ from pipeline.synth.corpus import write_corpus
 from pipeline.synth.words import Split
 
 ROOT = Path(__file__).parent.parent.parent
-_OF_A_RUN = {"run_id", "processed_at", "attempts", "prompt_tokens"}
+# What guesses save depends on which pages were answered before.
+_OF_A_RUN = {"run_id", "processed_at", "attempts", "drafted_tokens", "passes"}
 _ENDS = {0, 3}
 _PATIENCE_S = 1200
 _GCS, _DASHBOARD = 6380, 8265
@@ -108,9 +109,11 @@ def _start(world: World, machine: Machine, *options: str) -> None:
         "--disable-usage-stats",
         *options,
     ]
-    temp = world.folder / machine.name  # the names of sockets in it may have 107 characters
-    machine.start([*command, f"--temp-dir={temp}"], world.folder / f"{machine.name}.log",
-                  world.environment)  # fmt: skip
+    # A machine has disks of its own; the names of Ray's sockets there may have 107 characters.
+    temp, disk = world.folder / machine.name, world.folder / f"{machine.name}-tmp"
+    disk.mkdir()
+    log, environment = world.folder / f"{machine.name}.log", {"TMPDIR": str(disk)}
+    machine.start([*command, f"--temp-dir={temp}"], log, world.environment | environment)
 
 
 def _answers(url: str) -> Any:
@@ -238,8 +241,15 @@ def lose_a_machine(world: World, job: Path, after: int) -> list[str]:
     for table, rows in calm.items():
         same = rows == killed[table]
         print(f"  {table}: {len(rows)} rows, {'equal' if same else 'DIFFERENT'}", flush=True)
-        wrong += [] if same else [f"{table} differ"]
+        wrong += [] if same else [f"{table} differ: {_first_difference(rows, killed[table])}"]
     return wrong
+
+
+def _first_difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:
+    if len(one) != len(other):
+        return f"{len(one)} and {len(other)} rows"
+    a, b = next((a, b) for a, b in zip(one, other, strict=True) if a != b)
+    return f"{a['uri']}: " + ", ".join(f"{k}: {a[k]!r}, {b.get(k)!r}" for k in a if a[k] != b[k])
 
 
 def look_and_stop(world: World) -> list[str]:

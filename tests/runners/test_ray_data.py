@@ -162,6 +162,6 @@ def test_what_a_job_asks_of_machines_arrives_at_ray(
         next(runner.pages(shards))
     actor, _, assigned = str(raised.value).partition(" ")
     assert "'reader': 0.25" in assigned
-    accessor = ray._private.state.state.global_state_accessor
+    accessor = ray._private.state.state._connect_and_get_accessor()
     found = accessor.get_actor_info(ray.ActorID.from_hex(actor))
     assert ActorTableData.FromString(found).max_restarts == 7
