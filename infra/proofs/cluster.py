@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -260,7 +261,7 @@ def look_and_stop(world: World) -> list[str]:
     del job["schema"]
     slow.write_text(yaml.safe_dump(job))
     output, wrong = "s3://lake/slow", []
-    code, said = _ended(world.submit(slow, output))
+    code, said = _ended(world.submit(slow, output, "--wheel", str(_wheel(world.folder))))
     job_id = said.strip().splitlines()[-1]
     print(f"  submitted {job_id}", flush=True)
     _wait(lambda: commits(world, output) >= 1, "the slow job commits nothing", _PATIENCE_S)
@@ -283,6 +284,27 @@ def look_and_stop(world: World) -> list[str]:
     return wrong
 
 
+def refuse(world: World) -> list[str]:
+    """Run a job on the head itself, with an output that only the head has."""
+    head = world.network.machines[0]
+    environment = world.environment | {"RAY_ADDRESS": f"{head.address}:{_GCS}"}
+    log, job = world.folder / "refused.log", world.folder / "receipts.yaml"
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(job), "--output", "/tmp/pl-refused"]
+    code = head.start(command, log, environment).wait(_PATIENCE_S)
+    said = log.read_text().strip().splitlines()[-1]
+    print(f"  a local output: exit code {code}: {said}", flush=True)
+    right = code == 2 and "output.uri: '/tmp/pl-refused' is on this machine only" in said
+    shutil.rmtree("/tmp/pl-refused", ignore_errors=True)
+    return [] if right else ["a local output is not refused"]
+
+
+def _wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     said, _ = process.communicate(timeout=_PATIENCE_S)
     return process.returncode, said
@@ -299,6 +321,8 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
         print("undisturbed:", flush=True)
         wrong = undisturbed(world, job)
         if not wrong:
+            print("what one machine alone has:", flush=True)
+            wrong += refuse(world)
             print("status, logs, stop:", flush=True)
             wrong += look_and_stop(world)
             print("a machine is lost:", flush=True)

@@ -250,8 +250,8 @@ def _errors(url: str, job_id: str) -> Iterator[None]:
         raise
     except AuthenticationError:
         raise JobError(
-            f"--address {url}: the cluster wants another token, or any; put the cluster's into "
-            "RAY_AUTH_TOKEN, or into ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
+            f"--address {url}: the cluster's token is missing here, or is another; put it into "
+            "RAY_AUTH_TOKEN, or into ~/.ray/auth_token (RAY_AUTH_MODE=disabled sends none)"
         ) from None
     except OSError as error:  # of requests, too
         raise RunError(f"{url} does not answer any more ({type(error).__name__})") from None

@@ -205,7 +205,7 @@ class JobStatus:
         code = [] if job.exit_code is None else [f"exit code {job.exit_code}"]
         lines = [f"{job.id}: {', '.join([job.state.lower(), *code, *times])}"]
         if job.state == "FAILED" and job.exit_code is None:
-            lines.append(printable(job.message))
+            lines.append(printable(job.message)[:500])
         return lines + ([self.output] if isinstance(self.output, str) else self.output.lines())
 
 
