@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-memory proof-flat proof-poison \
 	proof-reading proof-resume proof-listing proof-history proof-share proof-kill proof-lake \
-	proof-crashes proof-fuzz proof-workers proof-corpus lock dist clean
+	proof-cluster proof-crashes proof-fuzz proof-workers proof-corpus lock dist clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -82,6 +82,10 @@ proof-kill: .venv/ready
 proof-lake: .venv/ready
 	$(BIN)/python infra/proofs/lake_tables.py
 	$(BIN)/python infra/bench/lake_upsert.py
+
+# With root, its machines are network namespaces.
+proof-cluster: .venv/ready
+	PYTHONPATH=tests/stores $(BIN)/python infra/proofs/cluster.py
 
 proof-crashes: .venv/ready
 	$(BIN)/python infra/proofs/renderer_crashes.py

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import JobError
+from pipeline.errors import JobError, printable
 from pipeline.terminal import (
     EXIT_INTERRUPTED,
     EXIT_NOT_ALL_OK,
@@ -21,10 +21,12 @@ from pipeline.terminal import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.lake.stores import Stores
     from pipeline.runners.cluster import Cluster, ClusterJob
 
 _OF_A_RUN = (EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK)
 _STOPPING_S = 60.0
+_MOST_TOLD = 500  # Ray's own message may quote pages of a log
 
 Address = Annotated[
     str | None,
@@ -150,7 +152,7 @@ def status(
     typer.echo(found.to_json() if json else "\n".join(found.lines()))
 
 
-def _output_of(target: str):  # type: ignore[no-untyped-def]
+def _output_of(target: str) -> tuple[str, Stores]:
     from pipeline.jobfile import load_job
     from pipeline.lake.stores import Stores
 
@@ -193,7 +195,9 @@ def _exit_code(found: ClusterJob) -> int:
         return int(found.exit_code)
     if found.state == "SUCCEEDED":
         return EXIT_OK
-    complain(f"{found.id} failed: {found.message}; what was committed stays, submit it again")
+    what = "" if found.exit_code is None else f" (its command ended with {found.exit_code})"
+    reason = printable(found.message)[:_MOST_TOLD]
+    complain(f"{found.id} failed{what}; what was committed stays, submit it again: {reason}")
     return EXIT_RUN_FAILED
 
 

@@ -17,7 +17,8 @@ class Model(Section):
     name: Location = Field(
         default="nano",
         min_length=1,
-        description="nano (bundled), a model id on the Hugging Face hub, or a local folder.",
+        description="nano (bundled), a model id on the Hugging Face hub, or a folder, local or in "
+        "a store (s3://bucket/idefics2).",
     )
     revision: str | None = Field(
         default=None, min_length=1, description="Branch, tag or commit of a hub model."

@@ -31,6 +31,7 @@ def ray_session() -> Iterator[None]:
         address="local",
         num_cpus=4,
         object_store_memory=200 << 20,
+        resources={"reader": 1, "drawer": 1},  # what machines of a cluster may be told apart by
         include_dashboard=False,
         # As in a Ray of the runner's own; workers that stay spare the next test their start.
         _system_config={

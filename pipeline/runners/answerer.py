@@ -17,6 +17,7 @@ from pipeline.models.base import Placement
 from pipeline.models.families import family_of
 from pipeline.records import Answer, Failed, Generation, Sample
 from pipeline.runners.recipe import Question
+from pipeline.runners.stored_model import on_this_machine
 from pipeline.schema import Validator, bound_lists, relax
 from pipeline.stages.generate import Ask, Doubts, Grammars, generate, outcome, submit
 
@@ -25,7 +26,8 @@ class Answerer:
     """Holds the model and its engine: made once an actor, used for every sample it gets."""
 
     def __init__(self, question: Question, placement: Placement) -> None:
-        job, checkpoint = question.job, question.checkpoint
+        job = question.job
+        checkpoint = on_this_machine(question.checkpoint, job, weights=True)
         model = family_of(checkpoint).load(checkpoint, job.model, placement)
         grammars = None
         if job.task != "ocr" and job.generation.constrained:

@@ -250,8 +250,8 @@ def _errors(url: str, job_id: str) -> Iterator[None]:
         raise
     except AuthenticationError:
         raise JobError(
-            f"--address {url}: the cluster wants another token, or any; put the cluster's into "
-            "RAY_AUTH_TOKEN, or into ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
+            f"--address {url}: the cluster's token is missing here, or is another; put it into "
+            "RAY_AUTH_TOKEN, or into ~/.ray/auth_token (RAY_AUTH_MODE=disabled sends none)"
         ) from None
     except OSError as error:  # of requests, too
         raise RunError(f"{url} does not answer any more ({type(error).__name__})") from None
@@ -261,7 +261,9 @@ def _errors(url: str, job_id: str) -> Iterator[None]:
 
 def _explained(url: str, job_id: str, error: Exception) -> PagelakeError:
     status = re.search(r"status code (\d+)", str(error))
+    if "returned 404" in str(error):
+        return JobError(f"--address {url}: it answers, and is no dashboard of a Ray cluster")
     if status is not None and status[1] == "404" and job_id:
-        return JobError(f"{job_id}: there is no such job at {url}; ray job list knows them")
+        return JobError(f"{job_id}: there is no such job at {url}; `ray job list` knows them")
     kind = RunError if status is not None and status[1].startswith("5") else JobError
     return kind(f"{url}: {one_line(error)}")

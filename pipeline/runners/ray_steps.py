@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import __version__
+from pipeline.errors import JobError
 from pipeline.lake.plans import count_rows, documents_of, plans_table, read_slice, shards_of
 from pipeline.models.base import Placement
 from pipeline.runners.metrics import ModelMetrics, count_pages
@@ -66,12 +69,14 @@ class AnswerActor:
     """Samples -> answers, in an actor; the model is in a process of its own beside it."""
 
     def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe.without_prompts
         self._watch = watch_over(recipe)
         self._supervisor = Supervisor(recipe, _placement(recipe), self._watch)
         self._metrics = ModelMetrics(recipe.job.name)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Answer a shard's samples; thread-safe."""
+        _require_same_pagelake(self._recipe)
         self._watch.refresh()  # another actor may have been brought down by this call
         with self._metrics.queued(table.num_rows):
             answers = self._supervisor.answer(samples_of(table))
@@ -100,6 +105,15 @@ class CommitTask:
         return pa.table({"receipt": [receipt.to_json()]})
 
 
+def _require_same_pagelake(recipe: Recipe) -> None:
+    """Raise JobError if this machine would do the run's work in another way than the others."""
+    if recipe.provenance.pipeline_version != __version__:
+        raise JobError(
+            f"machine {socket.gethostname()} has pagelake {__version__}, and the run was begun by "
+            f"{recipe.provenance.pipeline_version}; install the same on all machines of the cluster"
+        )
+
+
 _holding: dict[str, tuple[str, Any]] = {}
 
 
@@ -108,6 +122,7 @@ def _held(kind: type[T], recipe: Recipe) -> T:
 
     A renderer's child outlives the tasks that use it: starting one costs more than most documents.
     """
+    _require_same_pagelake(recipe)
     run_id = recipe.provenance.run_id
     for name in [name for name, (held_run, _) in _holding.items() if held_run != run_id]:
         _holding.pop(name)[1].close()

@@ -22,7 +22,7 @@ _MENDS = {
     "input.paths": "put the documents into a store such as s3://bucket/in",
     "input.manifest": "put it into a store such as s3://bucket/in.csv",
     "examples.pages": "put them into a store such as s3://bucket/examples",
-    "model.name": "use a hub id (owner/name)",
+    "model.name": "use a hub id (owner/name), or a folder in a store such as s3://bucket/model",
     "model.adapter": "use a hub id (owner/name)",
 }
 

@@ -25,6 +25,7 @@ from pipeline.models.weight_size import describe_weights
 from pipeline.prompting import conversation, parsed, shows_images, template_of
 from pipeline.records import Provenance
 from pipeline.runners.few_shot import Examples, draw_examples
+from pipeline.runners.stored_model import is_stored, on_this_machine, resolve_stored
 from pipeline.schema import Schema, bound_lists, load_schema, relax
 
 
@@ -96,7 +97,8 @@ def prepare(job: Job, run_id: str) -> Recipe:
     """
     schema = load_schema(job.schema_ref)
     job = _with_pinned_adapter(job)
-    checkpoint = resolve(job.model)
+    pinned = resolve_stored(job) if is_stored(job.model.name) else resolve(job.model)
+    checkpoint = on_this_machine(pinned, job, weights=False)
     if job.task != "ocr" and job.generation.constrained:
         for document in (schema.document, relax(schema)):
             check_schema(document, schema.id)
@@ -120,7 +122,7 @@ def prepare(job: Job, run_id: str) -> Recipe:
     return Recipe(
         job=job,
         schema=schema,
-        checkpoint=checkpoint,
+        checkpoint=pinned,
         encoder=encoder,
         prompts=prompts,
         examples=examples,
@@ -137,7 +139,10 @@ def prepare(job: Job, run_id: str) -> Recipe:
             fingerprint=_hash(json.dumps(identity, sort_keys=True)),
         ),
         warnings=(*_warnings(schema, checkpoint), *_untold(job, checkpoint, prompts[0])),
-        weights=describe_weights(checkpoint, job.model, on_gpu=job.resources.gpus_per_actor > 0),
+        # Those in a store are where they are wanted, later.
+        weights=None
+        if is_stored(pinned.location)
+        else describe_weights(checkpoint, job.model, on_gpu=job.resources.gpus_per_actor > 0),
         password=password,
     )
 

@@ -182,7 +182,8 @@ def _going_on_lines(run: GoingOn) -> list[str]:
     planned = "planning" if run.pages_planned is None else f"{run.pages_planned:,}"
     lines = [f"going on     run {run.run_id} on {run.host}, since {run.since}"]
     lines.append(
-        f"  pages      {run.pages_committed:,} of {planned}, {run.pages_per_s:.1f} pages/s"
+        f"  pages      {run.pages_committed:,} of {planned}"
+        + (f", {run.pages_per_s:.2g} pages/s" if run.pages_per_s else "")
         + ("" if run.eta_s is None else f", {timedelta(seconds=round(run.eta_s))} left")
     )
     lines += [f"  {count:,} x {kind}" for kind, count in sorted(run.failures.items())]

@@ -28,7 +28,7 @@ from pipeline.runners.status import Status, status
 from pipeline.runners.summary import Summary
 from pipeline.store_settings import Store
 
-_OF_RAY = "Running entrypoint for job "
+_OF_RAY = re.compile(r"Running entrypoint for job |\S+ \S+\s+INFO job_manager\.py:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def follow(cluster: Cluster, job_id: str, say: Callable[[str], None]) -> tuple[C
         nonlocal summary
         if is_summary(line):
             summary = line
-        elif line.strip() and not line.startswith(_OF_RAY):
+        elif line.strip() and not _OF_RAY.match(line):
             say(line)
 
     return cluster.follow(job_id, heard), summary
@@ -205,7 +205,7 @@ class JobStatus:
         code = [] if job.exit_code is None else [f"exit code {job.exit_code}"]
         lines = [f"{job.id}: {', '.join([job.state.lower(), *code, *times])}"]
         if job.state == "FAILED" and job.exit_code is None:
-            lines.append(printable(job.message))
+            lines.append(printable(job.message)[:500])
         return lines + ([self.output] if isinstance(self.output, str) else self.output.lines())
 
 

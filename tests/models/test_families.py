@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from pipeline.errors import CheckpointError
 from pipeline.model_settings import Model as ModelSettings
-from pipeline.models import adapters, families
+from pipeline.models import adapters, content_hash
 from pipeline.models.base import Checkpoint, Placement
 from pipeline.models.checkpoint_files import settings_folder
 from pipeline.models.dtypes import effective_dtype
@@ -209,8 +209,8 @@ def test_the_revision_follows_files_that_weights_and_vocabularies_may_be_in(fold
 def test_a_huge_files_revision_is_of_samples_of_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(families, "_WHOLE_FILE_LIMIT", 1000)
-    monkeypatch.setattr(families, "_SAMPLE_BYTES", 100)
+    monkeypatch.setattr(content_hash, "_WHOLE_FILE_LIMIT", 1000)
+    monkeypatch.setattr(content_hash, "_SAMPLE_BYTES", 100)
     weights = folder / "model.safetensors"
     data = bytearray(weights.read_bytes())
     before = found(folder).revision

@@ -10,6 +10,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import ray
+from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.exceptions import RayError
 
 from pipeline.errors import CheckpointError, JobError, PagelakeError, RunError
@@ -17,7 +18,7 @@ from pipeline.job import Input, Job
 from pipeline.lake.layout import Layout
 from pipeline.lake.plans import shards_table, write_rows
 from pipeline.records import Shard, Window
-from pipeline.runners import ray_data
+from pipeline.runners import placement, ray_data
 from pipeline.runners.ray_data import RayRunner, _explained
 from pipeline.runners.recipe import Recipe, prepare
 from pipeline.stages.discover import Discovery
@@ -133,7 +134,34 @@ def test_an_actor_that_always_dies_ends_the_run(
             os._exit(1)
 
     monkeypatch.setattr(ray_data, "AnswerActor", Dies)
-    monkeypatch.setattr(ray_data, "_RETRIES", 1)
+    monkeypatch.setattr(placement, "_RETRIES", 1)
     recipe, shards = written(make_job(["x"], model=FAKE), 1)
     with RayRunner(recipe) as runner, pytest.raises(RunError):
         next(runner.pages(shards))
+
+
+def test_what_a_job_asks_of_machines_arrives_at_ray(
+    make_job: Callable[..., Job],
+    written: Callable[[Job, int], tuple[Recipe, str]],
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Tells:
+        def __init__(self, recipe: Recipe) -> None:
+            pass
+
+        def __call__(self, _: object) -> None:
+            context = ray.get_runtime_context()
+            raise JobError(f"{context.get_actor_id()} {context.get_assigned_resources()}")
+
+    monkeypatch.setattr(ray_data, "AnswerActor", Tells)
+    resources = {"custom_per_actor": {"reader": 0.25}, "custom_per_task": {"drawer": 0.01}}
+    job = make_job(["x"], model=FAKE, resources={**resources, "max_restarts": 7})
+    recipe, shards = written(job, 1)
+    with RayRunner(recipe) as runner, pytest.raises(JobError) as raised:
+        next(runner.pages(shards))
+    actor, _, assigned = str(raised.value).partition(" ")
+    assert "'reader': 0.25" in assigned
+    accessor = ray._private.state.state._connect_and_get_accessor()
+    found = accessor.get_actor_info(ray.ActorID.from_hex(actor))
+    assert ActorTableData.FromString(found).max_restarts == 7

@@ -1,0 +1,165 @@
+"""Submitting to a real Ray head, which wants a token, as a user does: from another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from pipeline.errors import JobError
+from pipeline.runners.cluster import Cluster
+
+TOKEN = "0123456789abcdef" * 4
+Run = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray of one machine with a job server."""
+
+    address: str
+    environment: dict[str, str]
+
+    def pagelake(self, *arguments: str, **environment: str) -> Run:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *arguments],
+            # Ray's own mode is not set: the token is sent because the cluster asks for one.
+            env={k: v for k, v in self.environment.items() if k != "RAY_AUTH_MODE"} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    # The names of sockets in Ray's folder may have 107 characters.
+    folder = tmp_path_factory.getbasetemp().parent / f"h{os.getpid()}"
+    gcs, dashboard = _free_port(), _free_port()
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+    }
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *(f"--port={gcs}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *("--num-cpus=4", "--object-store-memory=100000000", "--disable-usage-stats"),
+    ]
+    with (tmp_path_factory.mktemp("head") / "log").open("wb") as log:
+        process = psutil.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        _wait(lambda: _answers(dashboard))
+        yield Head(f"http://127.0.0.1:{dashboard}", environment)
+    finally:
+        family = [*process.children(recursive=True), process]
+        for one in family:
+            one.kill()
+        psutil.wait_procs(family, timeout=10)
+
+
+def test_a_submitted_job_ends_with_its_own_exit_code_and_summary(
+    head: Head, demo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
+    job = {
+        "input": {"paths": [str(demo / "documents" / "image-01.png"), "broken.pdf"]},
+        "task": "ocr",
+        "model": {"family": "fake", "name": "fake?edge=224"},
+        "resources": {"shared_paths": [str(tmp_path), str(demo)]},
+        "output": {"uri": str(tmp_path / "out")},
+    }
+    file = tmp_path / "two pages.yaml"
+    file.write_text(yaml.safe_dump(job))
+    done = head.pagelake(
+        "submit", str(file), "--address", head.address, "--follow", "--json", "--source"
+    )
+    assert done.returncode == 3, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["documents"] == {"ok": 1, "failed": 1}
+    first, *said = done.stderr.splitlines()
+    assert first.startswith("submitted two-pages-")
+    assert "assembling documents" in said
+    assert not any("INFO" in line or "Running entrypoint" in line for line in said)
+    job_id = first.removeprefix("submitted ")
+    told = head.pagelake("status", job_id, "--address", head.address, "--json")
+    found = json.loads(told.stdout)
+    assert (found["state"], found["exit_code"]) == ("FAILED", 3)
+    assert found["output"]["finished"]["documents"] == {"ok": 1, "failed": 1}
+
+
+def test_whoever_stops_following_leaves_the_job_running_until_it_is_stopped(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    command = [sys.executable, "-m", "pipeline.cli", "logs", "sleeper", "--follow"]
+    cluster = Cluster(head.address)
+    cluster.submit("sleeper", "echo awake; sleep 600", {})
+    follower = subprocess.Popen(
+        [*command, "--address", head.address],
+        env=head.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stderr is not None
+    assert follower.stderr.readline() == "awake\n"
+    follower.send_signal(signal.SIGINT)
+    said = follower.communicate(timeout=60)[1]
+    assert follower.returncode == 130
+    assert f"stop it with: pagelake stop sleeper --address {head.address}" in said
+    assert cluster.job("sleeper").state == "RUNNING"
+    stopped = head.pagelake("stop", "sleeper", "--address", head.address)
+    assert (stopped.returncode, cluster.job("sleeper").state) == (0, "STOPPED")
+
+
+def test_what_is_wrong_with_a_cluster_or_a_job_id_is_one_line(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    with pytest.raises(JobError, match="there is no such job"):
+        Cluster(head.address).job("nobody")
+    with pytest.raises(JobError, match="no answer"):
+        Cluster(f"http://127.0.0.1:{_free_port()}")
+    with pytest.raises(JobError, match="give the cluster's dashboard"):
+        Cluster("ray://127.0.0.1:10001")
+    wrong = head.pagelake("status", "nobody", "--address", head.address, RAY_AUTH_TOKEN="0" * 64)
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert "the cluster's token is missing here, or is another; put it into RAY_AUTH_TOKEN" in wrong.stderr
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _wait(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
