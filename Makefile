@@ -5,8 +5,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
-	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
-	proof-share proof-workers lock clean
+	proof-100k proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading \
+	proof-resume proof-scaling proof-share proof-workers sim-scale lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -81,6 +81,18 @@ proof-crashes: .venv/ready
 
 proof-fuzz: .venv/ready
 	$(BIN)/python infra/proofs/fuzz.py
+
+proof-scaling: .venv/ready
+	$(BIN)/python infra/proofs/scaling.py --rounds 3
+
+proof-100k: .venv/ready
+	$(BIN)/python infra/proofs/many_documents.py
+
+# What docs/SCALING.md reckons with, and its tables.
+sim-scale: .venv/ready
+	mkdir -p build
+	$(BIN)/python infra/bench/stage_costs.py > build/stage_costs.json
+	$(BIN)/python infra/bench/scale_sim.py --costs build/stage_costs.json
 
 proof-workers: .venv/ready
 	$(BIN)/python infra/proofs/workers.py

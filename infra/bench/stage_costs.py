@@ -1,4 +1,4 @@
-"""What a page costs in each stage but the model's, in CPU time and bytes, as `scale_sim.py` reads it.
+"""What a page costs in each stage but the model's: CPU time and bytes, for `scale_sim.py`.
 
     python infra/bench/stage_costs.py > infra/bench/stage_costs.json
 
@@ -93,7 +93,7 @@ def costs(name: str, inputs: Path, model: str, folder: Path) -> dict[str, float]
     )
     recipe = prepare(job, "20260101T000000Z-000000")
     recipe.layout.prepare()
-    documents = [one for one in Discovery(job.input, Stores.of(job.stores))]
+    documents = list(Discovery(job.input, Stores.of(job.stores)))
     clock = Clock()
     planner = Planner(recipe)
     list(planner.plan(documents[:2]))

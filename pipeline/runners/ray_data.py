@@ -200,9 +200,9 @@ def _configure() -> None:
     context.execution_no_progress_timeout_s = -1
     context.max_consecutive_actor_init_deaths = 3
     context.target_max_block_size = _NEVER_SPLIT
-    # Of our tasks only those that number the shards give more than one block, of a few bytes. At two
-    # blocks a look of the driver's they take minutes for thousands of shards, and meanwhile a core,
-    # which on a laptop is the one that drawing waits for.
+    # Of our tasks only those that number the shards give more than one block, of a few bytes each.
+    # At two blocks a look of the driver's that takes minutes for thousands of shards, and a core
+    # meanwhile: on a laptop the one that drawing waits for.
     context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_AHEAD
 
 
