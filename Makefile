@@ -6,7 +6,8 @@ BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-memory proof-flat proof-poison \
 	proof-reading proof-resume proof-listing proof-history proof-share proof-kill proof-lake \
-	proof-cluster proof-crashes proof-fuzz proof-workers proof-corpus lock dist clean
+	proof-cluster proof-crashes proof-fuzz proof-scaling proof-100k sim-scale proof-workers \
+	proof-corpus lock dist clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -92,6 +93,18 @@ proof-crashes: .venv/ready
 
 proof-fuzz: .venv/ready
 	$(BIN)/python infra/proofs/fuzz.py
+
+proof-scaling: .venv/ready
+	$(BIN)/python infra/proofs/scaling.py --rounds 3
+
+proof-100k: .venv/ready
+	$(BIN)/python infra/proofs/many_documents.py
+
+# What docs/SCALING.md reckons with, and its tables.
+sim-scale: .venv/ready
+	mkdir -p build
+	$(BIN)/python infra/bench/stage_costs.py > build/stage_costs.json
+	$(BIN)/python infra/bench/scale_sim.py --costs build/stage_costs.json
 
 proof-workers: .venv/ready
 	$(BIN)/python infra/proofs/workers.py

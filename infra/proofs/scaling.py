@@ -127,7 +127,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--actors", default="1,2,4,8", help="numbers of actors, by commas")
-    parser.add_argument("--pages", type=int, default=384, help="pages an actor")
+    parser.add_argument("--pages", type=int, default=256, help="pages an actor")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="every round as a line of JSON")

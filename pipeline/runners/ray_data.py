@@ -46,6 +46,7 @@ from pipeline.stages.plan import PAGES_PER_SHARD
 
 _OBJECT_STORE_BYTES = 1 << 30
 _NEVER_SPLIT = 1 << 40
+_BLOCKS_AHEAD = 256
 _RAISED = re.compile(
     r"(?:(?P<module>[a-z_][\w.]*)\.(?P<name>[A-Z]\w*)|[A-Z]\w*(?:Error|Exception)): (?P<message>.+)"
 )
@@ -227,6 +228,10 @@ def _configure() -> None:
     context.execution_no_progress_timeout_s = -1
     context.max_consecutive_actor_init_deaths = 3
     context.target_max_block_size = _NEVER_SPLIT
+    # Of our tasks only those that number the shards give more than one block, of a few bytes each.
+    # At two blocks a look of the driver's that takes minutes for thousands of shards, and a core
+    # meanwhile: on a laptop the one that drawing waits for.
+    context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_AHEAD
 
 
 def _samples_a_call(recipe: Recipe) -> int:

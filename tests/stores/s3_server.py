@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyarrow import fs
 
@@ -49,11 +51,14 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(host: str = "127.0.0.1", port: int | None = None) -> Iterator[S3Server]:
-    """Start an endpoint, wait until it answers, and end it."""
+def s3_server(
+    host: str = "127.0.0.1", port: int | None = None, log: Path | None = None
+) -> Iterator[S3Server]:
+    """Start an endpoint, wait until it answers, and end it. `log` gets a line a request."""
     chosen = port or _free_port(host)
     command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(chosen)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (log or Path(os.devnull)).open("w") as told:
+        process = subprocess.Popen(command, stdout=told, stderr=told)
     try:
         _wait(host, chosen, process)
         yield S3Server(f"http://{host}:{chosen}", process.pid)
