@@ -5,8 +5,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-corpus proof-crashes proof-flat \
-	proof-fuzz proof-history proof-kill proof-memory proof-poison proof-reading proof-resume \
-	proof-share proof-workers lock clean
+	proof-fuzz proof-history proof-ingest proof-kill proof-memory proof-poison proof-reading \
+	proof-resume proof-share proof-workers lock clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -66,6 +66,9 @@ proof-reading: .venv/ready
 
 proof-resume: .venv/ready
 	$(BIN)/python infra/proofs/resume_memory.py
+
+proof-ingest: .venv/ready
+	$(BIN)/python infra/proofs/ingest.py
 
 proof-history: .venv/ready
 	$(BIN)/python infra/bench/engine_history.py
