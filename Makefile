@@ -5,9 +5,9 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
 .PHONY: demo finetune-demo test check format bench proof-memory proof-flat proof-poison \
-	proof-reading proof-resume proof-listing proof-history proof-share proof-kill proof-lake \
-	proof-cluster proof-crashes proof-fuzz proof-scaling proof-100k sim-scale proof-workers \
-	proof-corpus lock dist clean
+	proof-reading proof-resume proof-listing proof-ingest proof-history proof-share proof-kill \
+	proof-lake proof-cluster proof-crashes proof-fuzz proof-scaling proof-100k sim-scale \
+	proof-workers proof-corpus lock dist clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -70,6 +70,9 @@ proof-resume: .venv/ready
 
 proof-listing: .venv/ready
 	$(BIN)/python infra/proofs/listing.py
+
+proof-ingest: .venv/ready
+	$(BIN)/python infra/proofs/ingest.py
 
 proof-history: .venv/ready
 	$(BIN)/python infra/bench/engine_history.py

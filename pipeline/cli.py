@@ -38,6 +38,19 @@ job_app = typer.Typer(help="About job files.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
 cluster_commands.add_to(app)
 
+JobFile = Annotated[str, typer.Argument(help="A job file, or the name of a packaged job: demo.")]
+Inputs = Annotated[
+    list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
+]
+OutputUri = Annotated[str | None, typer.Option("--output", help="Write here instead.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
+]
+RunnerName = Annotated[
+    Literal["ray", "local"], typer.Option(help="ray, or everything in this process.")
+]
+
 
 def main() -> None:
     """Run the command line, and turn errors into one line and an exit code."""
@@ -71,18 +84,11 @@ def _options(
 
 @app.command()
 def run(
-    job: Annotated[str, typer.Argument(help="A job file, or the name of a packaged job: demo.")],
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
-    ] = None,
-    runner: Annotated[
-        Literal["ray", "local"], typer.Option(help="ray, or everything in this process.")
-    ] = "ray",
+    job: JobFile,
+    inputs: Inputs = None,
+    output: OutputUri = None,
+    settings: Settings = None,
+    runner: RunnerName = "ray",
     retry: Annotated[
         str | None,
         typer.Option(metavar="KIND,...", help="Of the failed pages, do only these kinds again."),
@@ -118,18 +124,11 @@ def run(
 
 @app.command()
 def ingest(
-    job: Annotated[str, typer.Argument(help="A job file, or the name of a packaged job.")],
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
-    ] = None,
-    runner: Annotated[
-        Literal["ray", "local"], typer.Option(help="ray, or everything in this process.")
-    ] = "ray",
+    job: JobFile,
+    inputs: Inputs = None,
+    output: OutputUri = None,
+    settings: Settings = None,
+    runner: RunnerName = "ray",
     retry: Annotated[
         str | None,
         typer.Option(metavar="KIND,...", help="Take in again what failed in one of these ways."),
@@ -199,11 +198,8 @@ def finetune(
     job: Annotated[
         str, typer.Argument(help="A training job, or the name of a packaged one: train_nano.")
     ],
-    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
-    ] = None,
+    output: OutputUri = None,
+    settings: Settings = None,
 ) -> None:
     """Train a model, or go on from its last checkpoint: fine-tune one, or nano from scratch."""
     from pipeline.training import train

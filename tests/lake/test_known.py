@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.lake.known import Known, carry, forget, known_schema, version_keys, with_keys
+from pipeline.lake.known import (
+    Known,
+    carry,
+    forget,
+    ingested_files,
+    known_schema,
+    version_keys,
+    with_keys,
+)
 from pipeline.lake.plans import (
     ROWS_PER_GROUP,
     documents_table,
@@ -127,3 +135,33 @@ def test_nothing_is_carried_when_the_run_names_all(output):
     write(output, "r1", [plan("a", "A")])
     new = write(output, "r2", [plan("a", "A"), plan("b", "B")])
     assert carry(output.layout, "r2", "f1", new) == []
+
+
+def test_plans_of_many_ingests_are_in_few_files_and_once(output, monkeypatch):
+    monkeypatch.setattr("pipeline.lake.known._TINY_ROWS", 2)
+    named: list[str] = []
+    for number in range(40):
+        new = write(output, f"r{number:02}", [plan(f"{number}", "A"), plan("same", f"{number}")])
+        named = [new, *carry(output.layout, f"r{number:02}", "f1", new, named)]
+        forget(output.layout, named)
+        assert len(named) <= 6
+    rows = [
+        one for name in named for table in read_rows(output.layout, name) for one in table["uri"]
+    ]
+    assert sorted(map(str, rows)) == sorted(f"/in/{name}.pdf" for name in [*range(40), "same"])
+    assert known(output, [document("same"), document("7")]) == ["39", "A"]
+
+
+def test_what_is_only_known_is_not_taken_for_ingested(output):
+    first = write(output, "r1", [plan("a", "A")])
+    write(output, "r2", [plan("a", "A"), plan("b", "B")])  # killed
+    new = write(output, "r3", [plan("c", "C")])
+    named = [new, *carry(output.layout, "r3", "f1", new, [first])]
+    assert [name.rpartition("/")[2] for name in named] == [
+        "plans.parquet",
+        "ingested.parquet",
+        "known.parquet",
+    ]
+    assert ingested_files(named) == named[:2]
+    (rows,) = (table["uri"].to_pylist() for table in read_rows(output.layout, named[2]))
+    assert rows == ["/in/b.pdf"]

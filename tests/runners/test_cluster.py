@@ -140,7 +140,10 @@ def test_what_is_wrong_with_a_cluster_or_a_job_id_is_one_line(
     wrong = head.pagelake("status", "nobody", "--address", head.address, RAY_AUTH_TOKEN="0" * 64)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
-    assert "the cluster's token is missing here, or is another; put it into RAY_AUTH_TOKEN" in wrong.stderr
+    assert (
+        "the cluster's token is missing here, or is another; put it into RAY_AUTH_TOKEN"
+        in wrong.stderr
+    )
 
 
 def _answers(port: int) -> bool:

@@ -125,6 +125,32 @@ def test_documents_at_web_addresses_are_read_like_others(
     assert (again.documents_known, again.pages_reused) == (0, 4)
 
 
+def test_an_ingest_takes_in_addresses_with_other_content(
+    web: str,
+    tmp_path: Path,
+    demo: Path,
+    run_job: RunJob,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Served, "folder", tmp_path)
+    first, second = ((demo / "documents" / f"image-0{n}.png").read_bytes() for n in (1, 2))
+    for name in ("same", "other", "lost"):
+        (tmp_path / f"{name}.png").write_bytes(first)
+    names = ("same", "other", "lost", "never")
+    asked = job(tmp_path, paths=[f"{web}/{name}.png" for name in names], http=True)
+    assert run_job(asked, incremental=True).documents == {"ok": 3, "failed": 1}
+    papers = sorted((tmp_path / "out").rglob("*"))
+    assert run_job(asked, incremental=True).run_id is None
+    assert sorted((tmp_path / "out").rglob("*")) == papers
+    (tmp_path / "other.png").write_bytes(second)
+    (tmp_path / "lost.png").unlink()
+    summary = run_job(asked, incremental=True, limit=1)
+    assert (summary.listed["changed"], summary.listed["unchanged"]) == (1, 3)
+    states = [row["state"] for row in rows(asked.output.uri, "documents")]
+    assert sorted(states) == ["failed", "ok", "ok", "ok"]
+
+
 def test_a_document_is_fetched_to_be_planned_and_once_to_be_drawn(
     web: str, tmp_path: Path, run_job: RunJob
 ) -> None:

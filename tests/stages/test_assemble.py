@@ -453,3 +453,31 @@ def test_thirty_thousand_pages_take_seconds(lake, monkeypatch):
         (n_documents, Decimal(n_documents * (n_documents - 1) // 2))
     ]
     assert lake.query("select count(*) from pages") == [(n_documents * n_pages,)]
+
+
+def test_a_table_that_grows_bit_by_bit_has_few_files_and_leaves_large_ones(lake, monkeypatch):
+    monkeypatch.setattr(parquet, "TINY_FILE_BYTES", 0)  # as if each were many megabytes
+    rewritten = 0
+    before: set[str] = set()
+    for number in range(40):
+        run = f"r{number:02}"
+        lake.write([ok(f"d{number}", 1, 1, {"total": number})], run=run)
+        made = lake.assemble([plan(f"d{number}", 1)], run=run)
+        files = set(made.manifest.documents)
+        rewritten += len(before - files)
+        before = files
+        assert (len(files) <= 8, len(made.manifest.pages) <= 8) == (True, True)
+    assert rewritten < 40
+    assert lake.query("select count(*), count(distinct uri) from documents") == [(40, 40)]
+    assert lake.query("select count(*), sum(total) from (select record.total from pages)") == [
+        (40, Decimal(780))
+    ]
+
+    monkeypatch.setattr(parquet, "SMALL_FILE_BYTES", 1)
+    last = made.manifest.documents[-1]
+    changed = pq.read_table(f"{lake.ledger.layout.root}/{last}")["uri"].to_pylist()[0]
+    lake.write([ok("other", 1, 1, {"total": 1})], run="s")
+    made = lake.assemble([plan("other", 1, uri=changed)], run="s")
+    assert before - set(made.manifest.documents) == {last}
+    assert (made.documents, made.carried) == ({"ok": 1}, 39)
+    assert lake.query("select count(*), count(distinct uri) from documents") == [(40, 40)]
