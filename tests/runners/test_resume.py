@@ -35,13 +35,13 @@ OCR = {"task": "ocr", "schema": "text.v1", "model": {"family": "fake", "name": "
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that planning has read, as it reads them."""
     names: list[str] = []
-    content = planning.content
+    sha256 = planning._sha256
 
-    def noted(uri: str, *rest: int) -> Path | bytes:
-        names.append(Path(uri).name)
-        return content(uri, *rest)
+    def noted(found: Path) -> str:
+        names.append(found.name)
+        return sha256(found)
 
-    monkeypatch.setattr(planning, "content", noted)
+    monkeypatch.setattr(planning, "_sha256", noted)
     return names
 
 
