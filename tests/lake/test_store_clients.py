@@ -91,6 +91,15 @@ def test_a_request_is_tried_as_often_as_the_job_says(s3: RecordingS3) -> None:
     assert read(s3, anonymous=True, attempts=3) == BODY
 
 
+def test_an_upload_that_fails_is_taken_back(s3: RecordingS3) -> None:
+    store = Store(endpoint=s3.endpoint, anonymous=True, attempts=1)
+    layout = Layout.open("s3://b/out", Stores.of({"s3://": store}))
+    s3.fault = lambda request: 503 if request.query.get("partNumber") == "2" else None
+    with pytest.raises(OSError, match=r"s3://b/out/pages/x: .* answers 503"):
+        layout.write_bytes("pages/x", bytes(12 << 20))
+    assert (s3.requests[-1].method, s3.requests[-1].query) == ("DELETE", {"uploadId": "u"})
+
+
 def test_a_store_may_be_silent_only_so_long(s3: RecordingS3) -> None:
     s3.fault = lambda _: "hang"
     began = time.monotonic()

@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         parts = urlsplit(self.path)
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        query = {name: values[0] for name, values in parse_qs(parts.query, True).items()}
         self.rfile.read(int(self.headers.get("content-length") or 0))
         authorization = self.headers.get("authorization", "")
         request = Request(self.command, unquote(parts.path), query, authorization)
@@ -116,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault is not None:
             body = f"<Error><Code>{self.s3.code}</Code><Message>no</Message></Error>"
             self._send(int(fault), body.encode())
+        elif "uploads" in query:
+            self._send(200, b"<X><UploadId>u</UploadId></X>")
         elif request.lists:
             self._send(200, self.s3.listing(query))
         elif self.command in ("GET", "HEAD") and not self.s3.has(request.path.split("/", 2)[2]):
@@ -123,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(200, BODY if self.command in ("GET", "HEAD") else b"")
 
-    do_GET = do_HEAD = do_PUT = do_DELETE = _answer
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
 
     def _send(self, status: int, body: bytes) -> None:
         self.send_response(status)
