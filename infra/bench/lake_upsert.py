@@ -1,6 +1,6 @@
 """Seconds and memory of bringing documents into lake tables, beside pyiceberg's own upsert.
 
-    python infra/bench/lake_upsert.py --rows 1000000 --rival-rows 20000
+    python infra/bench/lake_upsert.py --rows 1000000 --rival-rows 1000
 
 Rows of about 1 kB in memory are made in a temporary folder (TMPDIR), and each case runs in a
 process of its own: a first load, the same again, one row in a hundred changed, one in ten. The
@@ -47,7 +47,7 @@ _FILES = dict(zip(CASES, ("version-0", "version-0", "version-1", "version-2"), s
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rival-rows", type=int, default=20_000)
+    parser.add_argument("--rival-rows", type=int, default=1000)
     parser.add_argument("--case", nargs=3, metavar=("FOLDER", "WAY", "CASE"))
     options = parser.parse_args()
     if options.case:
@@ -66,7 +66,7 @@ def main() -> None:
             for way in ways:
                 for case in CASES:
                     command = [sys.executable, __file__, "--case", str(root), way, case]
-                    subprocess.run(command, check=True)
+                    subprocess.run(command, check=way in ("iceberg", "delta"))  # the rival may die
 
 
 def _case(folder: str, way: str, case: str) -> dict[str, Any]:
