@@ -39,7 +39,7 @@ class Head:
             capture_output=True,
             text=True,
             check=False,
-            timeout=200,
+            timeout=280,
         )
 
 
@@ -86,9 +86,7 @@ def test_a_submitted_job_ends_with_its_own_exit_code_and_summary(
     }
     file = tmp_path / "two pages.yaml"
     file.write_text(yaml.safe_dump(job))
-    done = head.pagelake(
-        "submit", str(file), "--address", head.address, "--follow", "--json", "--source"
-    )
+    done = head.pagelake("submit", str(file), "--address", head.address, "--follow", "--json")
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)
     assert summary["documents"] == {"ok": 1, "failed": 1}
@@ -140,7 +138,10 @@ def test_what_is_wrong_with_a_cluster_or_a_job_id_is_one_line(
     wrong = head.pagelake("status", "nobody", "--address", head.address, RAY_AUTH_TOKEN="0" * 64)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
-    assert "the cluster's token is missing here, or is another; put it into RAY_AUTH_TOKEN" in wrong.stderr
+    assert (
+        "the cluster's token is missing here, or is another; put it into RAY_AUTH_TOKEN"
+        in wrong.stderr
+    )
 
 
 def _answers(port: int) -> bool:
