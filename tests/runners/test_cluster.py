@@ -105,7 +105,9 @@ def test_whoever_stops_following_leaves_the_job_running_until_it_is_stopped(
     head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    command = [sys.executable, "-m", "pipeline.cli", "logs", "sleeper", "--follow"]
+    # Whoever runs these tests in the background may have had Ctrl-C ignored.
+    python = ["env", "--default-signal=INT", sys.executable]
+    command = [*python, "-m", "pipeline.cli", "logs", "sleeper", "--follow"]
     cluster = Cluster(head.address)
     cluster.submit("sleeper", "echo awake; sleep 600", {})
     follower = subprocess.Popen(
