@@ -155,8 +155,8 @@ def test_doctor_finds_what_this_machine_has() -> None:
 
 def test_ctrl_c_is_told_whatever_becomes_of_what_it_interrupts() -> None:
     code = (
-        "import sys, time\nfrom pipeline.cli import _interruptible\n"
-        "with _interruptible():\n    try:\n        print('ready', flush=True)\n"
+        "import sys, time\nfrom pipeline.terminal import interruptible\n"
+        "with interruptible():\n    try:\n        print('ready', flush=True)\n"
         "        time.sleep(60)\n    except KeyboardInterrupt:\n        sys.exit(1)\n"
     )
     process = subprocess.Popen(

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pipeline.errors import JobError, PagelakeError, RunError, one_line
 _EXTRA = "needs Ray's job client; pip install pagelake[cluster]"
 _CONNECT_S, _ANSWER_S = 5.0, 120.0
 _LOOK_S = 15.0
+_BEGINNING_S = 60.0
+_NO_AGENT = "No available agent"  # the dashboard is up before what starts jobs
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -64,14 +67,25 @@ class Cluster:
     def submit(
         self, job_id: str, command: str, runtime_env: dict[str, Any], **metadata: str
     ) -> None:
-        """Send a job with its files. Raises JobError, RunError."""
+        """Send a job with its files; `runtime_env` is Ray's, with local folders.
+
+        Waits for a head that has just begun. Raises JobError, RunError.
+        """
+        deadline = time.monotonic() + _BEGINNING_S
         with _errors(self.address, job_id):
-            self._client.submit_job(
-                entrypoint=command,
-                submission_id=job_id,
-                runtime_env=runtime_env,
-                metadata=metadata,
-            )
+            while True:
+                try:
+                    self._client.submit_job(
+                        entrypoint=command,
+                        submission_id=job_id,
+                        runtime_env=runtime_env,
+                        metadata=metadata,
+                    )
+                    return
+                except RuntimeError as error:
+                    if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(1)
 
     def job(self, job_id: str) -> ClusterJob:
         """Look at a job. Raises JobError if there is none, RunError if the cluster is gone."""
