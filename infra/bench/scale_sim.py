@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-_STEADY = (0.25, 0.85)
-"""As in `infra/proofs/scaling.py`: the part of the commits whose rate counts."""
+from steady import steady_rate
 
 Then = Callable[[], None]
 
@@ -242,9 +241,7 @@ class Simulation:
 
     def _rate(self) -> float:
         times = [at for at, pages in self._commits for _ in range(pages)]
-        low, high = (round(part * len(times)) for part in _STEADY)
-        first, last = times[low], times[high]
-        return sum(first < at <= last for at in times) / (last - first) if last > first else 0.0
+        return steady_rate(times)
 
 
 def simulate(graph: Graph) -> Outcome:

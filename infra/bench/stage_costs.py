@@ -26,6 +26,7 @@ from documents import make_documents
 from piles import make_pile
 
 from pipeline.job import Job
+from pipeline.lake.layout import COMMITS, PAGES
 from pipeline.lake.plans import plans_table
 from pipeline.lake.stores import Stores
 from pipeline.models.base import Placement
@@ -139,8 +140,16 @@ def _pages(recipe: Recipe, plans: list[Any]) -> dict[str, float]:
         "sample_bytes": packed_bytes / pages,
         "answer_bytes": answer_bytes / pages,
         "pages_a_shard": pages / commits,
+        "commit_bytes_a_shard": _mean_size(recipe, COMMITS),
+        "file_bytes_a_shard": _mean_size(recipe, PAGES),
         "pages": pages,
     }
+
+
+def _mean_size(recipe: Recipe, folder: str) -> float:
+    """Return the mean size of the files that commits left in a folder of the output."""
+    files = list((Path(recipe.job.output.uri) / folder).iterdir())
+    return sum(file.stat().st_size for file in files) / len(files)
 
 
 def main() -> None:

@@ -5,9 +5,9 @@
 The weightless `fake` model takes 0.2 s a page and answers one page at a time, so an actor can
 answer five pages a second and needs hardly any CPU: what keeps the run from that, times the actors,
 is the graph that feeds it. Each run reads small images into tables. Its rate is that of the steady
-state: pages committed between the first and the last of the middle part of the run, without
-start-up and without the end, when actors run out of work one after the other. Exits 1 if any rate
-is less than 0.9 of the actors times five. Linux only; about two minutes a round and actor count.
+state, from 25% to 85% of the pages: without start-up, and without the end, when actors run out of
+work one after the other. Exits 1 if any rate is less than 0.9 of the actors times five. Linux only;
+about two minutes a round and number of actors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ import pyarrow.dataset as ds
 from piles import make_pile
 from watched import Watched, watch
 
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+from steady import steady, steady_rate
+
 SECONDS_A_PAGE = 0.2
 WANTED = 0.9
-STEADY = (0.25, 0.85)
-"""The part of the pages, in the order of their commits, that is the steady state."""
-
 _JOB = """\
 input: {{paths: [{pile}]}}
 task: ocr
@@ -79,10 +79,11 @@ def measure(actors: int, pages: int, seed: int) -> Measured:
 
 def reckon(actors: int, committed: Sequence[datetime], watched: Watched) -> Measured:
     """Work the rate out, from when each page was committed."""
-    low, high = (round(part * len(committed)) for part in STEADY)
-    first, last = committed[low], committed[high]
-    counted = sum(first < at <= last for at in committed)
-    rate = counted / (last - first).total_seconds()
+    seconds = [(at - watched.started).total_seconds() for at in committed]
+    rate = steady_rate(seconds)
+    times = steady(seconds)
+    first, last = (watched.started + timedelta(seconds=at) for at in (times[0], times[-1]))
+    counted = len(times)
     before, after = watched.at(first), watched.at(last)
     spent = after.since(before)
     return Measured(

@@ -72,7 +72,7 @@ class RayRunner:
         if not ray.is_initialized():
             try:
                 _start(self._recipe)
-            except (OSError, RuntimeError, ValueError, RayError) as error:
+            except Exception as error:  # a bare one too, if the machine is too busy for it
                 raise RunError(f"Ray does not start: {' '.join(str(error).split())}") from error
             self._started = True
         _refuse_local_files(self._recipe)
