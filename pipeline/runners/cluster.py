@@ -20,7 +20,7 @@ from pipeline.errors import JobError, PagelakeError, RunError, one_line
 _EXTRA = "needs Ray's job client; pip install pagelake[cluster]"
 _CONNECT_S, _ANSWER_S = 5.0, 120.0
 _LOOK_S = 15.0
-_BEGINNING_S = 60.0
+_BEGINNING_S = 120.0
 _NO_AGENT = "No available agent"  # the dashboard is up before what starts jobs
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")

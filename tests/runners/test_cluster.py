@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,6 +72,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         for one in family:
             one.kill()
         psutil.wait_procs(family, timeout=10)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_submitted_job_ends_with_its_own_exit_code_and_summary(
