@@ -6,6 +6,7 @@ Frozen pydantic models, one a section of the job file; a key they do not know is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from os.path import normpath
 from typing import Annotated, Any, Literal, Self
@@ -30,10 +31,21 @@ def _shared(path: str) -> str:
     return normpath(path)
 
 
+def _partition_column(name: str) -> str:
+    if name not in ("state", "schema_id") and not _SOURCE_COLUMN.fullmatch(name):
+        raise ValueError(
+            f"{name!r}: write state, schema_id, or source.NAME for the manifest's column NAME, of "
+            "letters, digits, _, - and . (at most 100)"
+        )
+    return name
+
+
 CustomAmount = Annotated[float, Field(gt=0, le=1 << 20)]
+PartitionColumn = Annotated[str, AfterValidator(_partition_column)]
 SharedPath = Annotated[Location, AfterValidator(_shared)]
 
 _PAGES_PER_SAMPLE = 8
+_SOURCE_COLUMN = re.compile(r"source\.[A-Za-z0-9_.-]{1,100}")
 _OWN_SCHEMAS = {"ocr": TEXT_SCHEMA, "ask": ANSWER_SCHEMA}
 
 
@@ -235,6 +247,22 @@ class Output(Section):
         description="An Iceberg catalog by its name in pyiceberg's own configuration; a SQLite "
         "catalog inside the output if null.",
     )
+    partition_by: Annotated[tuple[PartitionColumn, ...], BeforeValidator(listed)] = Field(
+        default=(),
+        description="Columns whose values are folders of documents/, such as state=ok: state, "
+        "schema_id, and source.NAME for the manifest's column NAME.",
+    )
+
+    @model_validator(mode="after")
+    def _partitions_are_of_parquet(self) -> Self:
+        if self.partition_by and self.format != "parquet":
+            raise ValueError(
+                f"partition_by: format {self.format} has a layout of its own; remove it, or set "
+                "format: parquet"
+            )
+        if len({column.lower() for column in self.partition_by}) < len(self.partition_by):
+            raise ValueError("partition_by: a column is named twice; name it once")
+        return self
 
     @model_validator(mode="after")
     def _table_has_its_format(self) -> Self:
