@@ -6,7 +6,6 @@ Frozen pydantic models, one a section of the job file; a key they do not know is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from os.path import normpath
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.model_settings import Model
+from pipeline.output_settings import Output
 from pipeline.section import LONG_S, Location, SchemaRef, Section, listed
 from pipeline.selection import parse_pages
 from pipeline.store_settings import StoreSettings
@@ -31,21 +31,10 @@ def _shared(path: str) -> str:
     return normpath(path)
 
 
-def _partition_column(name: str) -> str:
-    if name not in ("state", "schema_id") and not _SOURCE_COLUMN.fullmatch(name):
-        raise ValueError(
-            f"{name!r}: write state, schema_id, or source.NAME for the manifest's column NAME, of "
-            "letters, digits, _, - and . (at most 100)"
-        )
-    return name
-
-
 CustomAmount = Annotated[float, Field(gt=0, le=1 << 20)]
-PartitionColumn = Annotated[str, AfterValidator(_partition_column)]
 SharedPath = Annotated[Location, AfterValidator(_shared)]
 
 _PAGES_PER_SAMPLE = 8
-_SOURCE_COLUMN = re.compile(r"source\.[A-Za-z0-9_.-]{1,100}")
 _OWN_SCHEMAS = {"ocr": TEXT_SCHEMA, "ask": ANSWER_SCHEMA}
 
 
@@ -224,61 +213,6 @@ class Limits(Section):
         ge=1,
         description="Processes that one item may bring down before it is given up.",
     )
-
-
-class Output(Section):
-    """Where the tables go."""
-
-    uri: Location = Field(min_length=1, description="Folder or URI of the tables.")
-    format: Literal["parquet", "iceberg", "delta"] = Field(
-        default="parquet",
-        description="Parquet files in the output; or also a table of Iceberg or Delta Lake, into "
-        "which each run brings its documents in one snapshot.",
-    )
-    table: Location | None = Field(
-        default=None,
-        min_length=1,
-        description="The table's name in the catalog, such as lake.receipts (iceberg), or its URI "
-        "(delta).",
-    )
-    catalog: str | None = Field(
-        default=None,
-        min_length=1,
-        description="An Iceberg catalog by its name in pyiceberg's own configuration; a SQLite "
-        "catalog inside the output if null.",
-    )
-    partition_by: Annotated[tuple[PartitionColumn, ...], BeforeValidator(listed)] = Field(
-        default=(),
-        description="Columns whose values are folders of documents/, such as state=ok: state, "
-        "schema_id, and source.NAME for the manifest's column NAME.",
-    )
-
-    @model_validator(mode="after")
-    def _partitions_are_of_parquet(self) -> Self:
-        if self.partition_by and self.format != "parquet":
-            raise ValueError(
-                f"partition_by: format {self.format} has a layout of its own; remove it, or set "
-                "format: parquet"
-            )
-        if len({column.lower() for column in self.partition_by}) < len(self.partition_by):
-            raise ValueError("partition_by: a column is named twice; name it once")
-        return self
-
-    @model_validator(mode="after")
-    def _table_has_its_format(self) -> Self:
-        if self.format == "parquet" and self.table is not None:
-            raise ValueError("table: format parquet has none; set format: iceberg or delta")
-        if self.format != "iceberg" and self.catalog is not None:
-            raise ValueError(f"catalog: format {self.format} has none; set format: iceberg")
-        if self.format == "iceberg" and self.table is not None and "." not in self.table:
-            raise ValueError(f"table: '{self.table}' has no namespace; write lake.{self.table}")
-        in_store = "://" in self.uri and not self.uri.startswith("file://")
-        if self.format == "iceberg" and self.catalog is None and in_store:
-            raise ValueError(
-                "catalog is missing; the SQLite catalog needs an output on a disk: name a catalog "
-                "of pyiceberg's configuration, or take format: delta"
-            )
-        return self
 
 
 class Job(Section):

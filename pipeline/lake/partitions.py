@@ -1,4 +1,4 @@
-"""Hive-style folders of `documents`: which one a row goes to, and sorting a stream of rows by it."""
+"""Hive-style folders of `documents`: which one a row goes to, and sorting rows by them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Folders:
                 f"{MAX_FOLDERS:,} partitions in one run; take columns with fewer values"
             )
         numbers = np.array([self.names[n] for n in found.dictionary.to_pylist()], np.int32)
-        return numbers[found.indices.to_numpy()]
+        of_rows: NDArray[np.int32] = numbers[found.indices.to_numpy()]
+        return of_rows
 
 
 class SortedRows:

@@ -62,9 +62,10 @@ def discover(input: Input, stores: Stores = Stores()) -> Discovery:
 class Discovery(Iterator[Document]):
     """The documents of a job's input, as an iterator that also counts what it passed over.
 
-    `columns` are the manifest's, but for the one of uris. `ignored` is the number of files so far that folders and wildcards held and that are of no
-    type we read, links to folders included. With `may_be_empty`, a glob that matches nothing in a
-    folder that is there, or a store's folder without an object, is no mistake.
+    `ignored` is the number of files so far that folders and wildcards held and that are of no
+    type we read, links to folders included; `columns` are the manifest's, but for the one of uris.
+    With `may_be_empty`, a glob that matches nothing in a folder that is there, or a store's folder
+    without an object, is no mistake.
     """
 
     def __init__(

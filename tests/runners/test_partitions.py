@@ -66,7 +66,8 @@ class Pile:
         """Names of the files of documents; each must be the manifest's, and each of these there."""
         found = set(Layout.open(str(self.folder / "out")).list("documents", deep=True))
         manifest = Ledger(Layout.open(str(self.folder / "out"))).manifest()
-        assert manifest is not None and found == set(manifest.documents)
+        assert manifest is not None
+        assert found == set(manifest.documents)
         return found
 
 
@@ -109,11 +110,8 @@ def test_a_filter_leaves_the_other_folders_unread(odd_pile: Pile, run_job: RunJo
     dataset = ds.dataset(odd_pile.folder / "out/documents", partitioning="hive")
     wanted = ds.field("source.customer") == "a/b"
     assert len(list(dataset.get_fragments(wanted))) == dataset.count_rows(filter=wanted) == 1
-    for path in (odd_pile.folder / "out/documents").rglob("*.parquet"):
-        if "a%2Fb" not in str(path):
-            # The footer of one is needed for the columns: keep the smallest lie that tells.
-            path.rename(path.with_suffix(".hidden"))
-    assert odd_pile.sql("SELECT count(*) FROM documents WHERE \"source.customer\"='a/b'") == [(1,)]
+    ((_, text),) = odd_pile.sql("EXPLAIN FROM documents WHERE \"source.customer\" = 'a/b'")
+    assert f"Scanning Files: 1/{len(CUSTOMERS)}" in text
     assert "/documents/**/*.parquet" in summary.query()
 
 
@@ -137,21 +135,16 @@ def test_a_changed_row_moves_to_another_folder_and_the_others_files_stay(
     assert not (pile.folder / "out/documents/source.customer=X/state=failed").exists()
 
 
-@pytest.mark.parametrize("by", [(), ("schema_id",), ("state", "source.customer")])
-def test_another_partition_by_moves_all_documents(
-    pile: Pile, run_job: RunJob, by: tuple[str, ...]
-) -> None:
+def test_another_partition_by_moves_all_documents(pile: Pile, run_job: RunJob) -> None:
     pile.add("a", "X")
     pile.add("b", "Y")
-    run_job(pile.job())
-    pile.add("c", "Y")
-    assert run_job(pile.job(by), incremental=True).pages == {"ok": 1, "truncated": 0, "failed": 0}
-    for name in pile.files():
-        assert [step.split("=")[0] for step in name.split("/")[1:-1]] == list(by)
-    assert pile.sql("SELECT count(*), count(DISTINCT uri) FROM documents") == [(3, 3)]
-    pile.add("d", "Z")
-    run_job(pile.job(), incremental=True)
-    assert pile.read_by_duckdb() == {"a": "X", "b": "Y", "c": "Y", "d": "Z"}
+    run_job(pile.job(()))
+    for name, by in {"c": BY, "d": ("state", "source.customer"), "e": ()}.items():
+        pile.add(name, "Y")
+        assert run_job(pile.job(by), incremental=True).done.pages == 1
+        for file in pile.files():
+            assert [step.split("=")[0] for step in file.split("/")[1:-1]] == list(by)
+        assert unique(pile.sql("SELECT uri, source['customer'] FROM documents")) == pile.customers
 
 
 def test_too_many_partitions_are_refused_before_a_page_is_read(
