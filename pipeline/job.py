@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.model_settings import Model
+from pipeline.output_settings import Output
 from pipeline.section import LONG_S, Location, SchemaRef, Section, listed
 from pipeline.selection import parse_pages
 from pipeline.store_settings import StoreSettings
@@ -212,45 +213,6 @@ class Limits(Section):
         ge=1,
         description="Processes that one item may bring down before it is given up.",
     )
-
-
-class Output(Section):
-    """Where the tables go."""
-
-    uri: Location = Field(min_length=1, description="Folder or URI of the tables.")
-    format: Literal["parquet", "iceberg", "delta"] = Field(
-        default="parquet",
-        description="Parquet files in the output; or also a table of Iceberg or Delta Lake, into "
-        "which each run brings its documents in one snapshot.",
-    )
-    table: Location | None = Field(
-        default=None,
-        min_length=1,
-        description="The table's name in the catalog, such as lake.receipts (iceberg), or its URI "
-        "(delta).",
-    )
-    catalog: str | None = Field(
-        default=None,
-        min_length=1,
-        description="An Iceberg catalog by its name in pyiceberg's own configuration; a SQLite "
-        "catalog inside the output if null.",
-    )
-
-    @model_validator(mode="after")
-    def _table_has_its_format(self) -> Self:
-        if self.format == "parquet" and self.table is not None:
-            raise ValueError("table: format parquet has none; set format: iceberg or delta")
-        if self.format != "iceberg" and self.catalog is not None:
-            raise ValueError(f"catalog: format {self.format} has none; set format: iceberg")
-        if self.format == "iceberg" and self.table is not None and "." not in self.table:
-            raise ValueError(f"table: '{self.table}' has no namespace; write lake.{self.table}")
-        in_store = "://" in self.uri and not self.uri.startswith("file://")
-        if self.format == "iceberg" and self.catalog is None and in_store:
-            raise ValueError(
-                "catalog is missing; the SQLite catalog needs an output on a disk: name a catalog "
-                "of pyiceberg's configuration, or take format: delta"
-            )
-        return self
 
 
 class Job(Section):

@@ -12,11 +12,12 @@ from pipeline.bench.options import Dtype
 from pipeline.engine.grammar import Grammar
 from pipeline.engine.request import Request
 from pipeline.errors import CheckpointError, RunError
-from pipeline.job import Input, Job, Output
+from pipeline.job import Input, Job
 from pipeline.model_settings import Model as ModelSettings
 from pipeline.models.base import Constraint, Model, ModelInput, Placement
 from pipeline.models.families import family_of, resolve
 from pipeline.models.stepping import SteppingModel
+from pipeline.output_settings import Output
 from pipeline.printed import printed_text
 from pipeline.records import Answer, Failed, Generation, Sample
 from pipeline.runners.recipe import Recipe, prepare

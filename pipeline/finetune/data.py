@@ -218,7 +218,9 @@ def _plain(value: Any) -> Any:
 
 def _output(store: fs.FileSystem, path: str, location: str) -> Iterator[Row]:
     """Yield the rows of a corrected output; other states than ok are left out."""
-    found = store.get_file_info(fs.FileSelector(f"{path}/documents", allow_not_found=True))
+    found = store.get_file_info(
+        fs.FileSelector(f"{path}/documents", allow_not_found=True, recursive=True)
+    )
     files = sorted(info.path for info in found if info.path.endswith(".parquet"))
     if not files:
         raise InputError(f"data {location}: is a folder without documents/*.parquet; name a file")

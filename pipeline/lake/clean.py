@@ -119,7 +119,7 @@ def _left(snapshot: Snapshot, sizes: Mapping[str, int]) -> dict[str, str]:
 
 def _orphans(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     for name in snapshot.orphans():
-        yield name, _FOLDERS[name.rpartition("/")[0]]
+        yield name, next(kind for folder, kind in _FOLDERS.items() if name.startswith(f"{folder}/"))
 
 
 def _line(files: int, n_bytes: int, what: str) -> str:

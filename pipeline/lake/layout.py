@@ -2,7 +2,8 @@
 
 ::
 
-    URI/documents/{run}-{inputs}-{part}.parquet      one row a document
+    URI/documents/{run}-{inputs}-{part}.parquet      one row a document; with
+                                                     partition_by, in folders such as state=ok
     URI/pages/{run}-{keys}.parquet                   one row a sample; pages/{run}-{inputs}-{part}
                                                      once compacted
     URI/_pagelake/manifest.json                      what the finished table consists of
@@ -243,6 +244,18 @@ class Layout:
         with suppress(FileNotFoundError):  # somebody else's delete may come between
             if object_store(self.filesystem) is not None or self.exists(name):
                 self.filesystem.delete_file(self._path(name))
+        self._prune(name)
+
+    def _prune(self, name: str) -> None:
+        """Delete the folders of a partition that has lost its last file; a store has none."""
+        steps = name.split("/")[:-1]
+        while steps[:1] == [DOCUMENTS] and len(steps) > 1:
+            folder = self.local("/".join(steps))
+            if folder is None:
+                return
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+            steps.pop()
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"

@@ -228,7 +228,7 @@ class Ledger:
             for name, text in zip(names, texts, strict=True)
             if text is not None
         ]
-        files = (*listed, *self.layout.list(PAGES), *self.layout.list(DOCUMENTS))
+        files = (*listed, *self.layout.list(PAGES), *self.layout.list(DOCUMENTS, deep=True))
         present = set(files)
         found = Snapshot(
             manifest=self.manifest(),

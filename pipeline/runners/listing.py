@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.lake.known import Known, known_schema, version_keys, with_keys
 from pipeline.lake.layout import Layout
+from pipeline.lake.partitions import check_manifest
 from pipeline.lake.plans import (
     DOCUMENTS_LISTED,
     PLANS,
@@ -62,7 +63,10 @@ def list_documents(
     ------
     InputError
         If there is no document at all, and nobody picks.
+    JobError
+        If documents are partitioned by a column that the manifest does not have.
     """
+    check_manifest(recipe.job.output.partition_by, discovery.columns)
     documents = discovery if newcomers is not None else islice(discovery, limit)
     run_id, fingerprint = recipe.provenance.run_id, recipe.provenance.fingerprint
     new_file, known_file = run_file(run_id, "documents"), run_file(run_id, "listed")

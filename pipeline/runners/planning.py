@@ -18,6 +18,7 @@ from pipeline.lake.done import DoneSet
 from pipeline.lake.keys import as_array, column_keys, newest
 from pipeline.lake.known import KNOWN, known_schema, with_keys
 from pipeline.lake.layout import Layout
+from pipeline.lake.partitions import Folders, sources
 from pipeline.lake.plans import (
     PLANS,
     ROWS_PER_GROUP,
@@ -84,6 +85,7 @@ def plan_documents(
     listed = documents = pages = 0
     ahead = pages_ahead = 0  # planned, and not in the file yet
     failures: Counter[str] = Counter()
+    folders = Folders(sources(recipe.job.output.partition_by))
 
     def followed(plans: Iterator[Plan]) -> Iterator[Plan]:
         nonlocal ahead, pages_ahead
@@ -101,6 +103,7 @@ def plan_documents(
             listed += table.num_rows
             if newcomers is not None:
                 table = table.filter(pa.array(newcomers.admit(table)))
+            folders.of(table)  # raises before any page is read if these are too many
             documents += table.num_rows
             pages += pc.sum(pc.list_value_length(table["page_numbers"])).as_py() or 0
             kinds = pc.struct_field(table["failure"].combine_chunks(), "kind")

@@ -174,6 +174,7 @@ def _run(
         listed={} if newcomers is None else newcomers.counts,
         wall_s=time.monotonic() - started,
         warnings=recipe.warnings,
+        partitioned=bool(job.output.partition_by),
     )
     layout.write_bytes(_metrics_file(recipe), summary.to_json().encode())
     return summary
@@ -221,6 +222,7 @@ def _assemble(ledger: Ledger, lock: Lock, recipe: Recipe, planned: Planned) -> A
         Validator(recipe.schema.document).violation,
         plan_files=[planned.file, *carried],
         before_publishing=lock.require,
+        partition_by=recipe.job.output.partition_by,
     )
 
 

@@ -28,7 +28,8 @@ class Summary:
     read to be planned again; `skipped` are pages that the selection leaves out or that
     were finished before; `table` is what the lake table came to, if the job has one; `listed`
     counts an ingest's input by what it was to the table, and without a `run_id` there was nothing
-    new in it; `seconds` are a stage's, summed over all workers, for the pages done now.
+    new in it; `seconds` are a stage's, summed over all workers, for the pages done now;
+    `partitioned` documents lie in folders.
     """
 
     run_id: str | None
@@ -46,6 +47,7 @@ class Summary:
     listed: Mapping[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
     warnings: tuple[str, ...] = field(default=())
+    partitioned: bool = False
 
     @property
     def all_ok(self) -> bool:
@@ -106,7 +108,8 @@ class Summary:
 
     def query(self) -> str:
         """Return a DuckDB command line that reads the documents."""
-        glob = f"{self.output.rstrip('/')}/documents/*.parquet".replace("'", "''")
+        files = "**/*.parquet" if self.partitioned else "*.parquet"
+        glob = f"{self.output.rstrip('/')}/documents/{files}".replace("'", "''")
         return f"duckdb -c \"FROM '{glob}' SELECT uri, state, unnest(record) LIMIT 10\""
 
     def _rates(self) -> str:

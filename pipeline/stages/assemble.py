@@ -26,18 +26,8 @@ from pipeline.lake.keys import KeySet, as_array, text_key
 from pipeline.lake.layout import DOCUMENTS, PAGES, Layout
 from pipeline.lake.ledger import Counts, Ledger, Manifest
 from pipeline.lake.merge import merge_records
-from pipeline.lake.parquet import (
-    compact,
-    count_rows,
-    count_values,
-    document_keys,
-    names_hash,
-)
-from pipeline.lake.tables import (
-    documents_schema,
-    documents_table,
-    pages_schema,
-)
+from pipeline.lake.parquet import compact, count_rows, count_values, document_keys, names_hash
+from pipeline.lake.tables import documents_schema, documents_table, pages_schema
 from pipeline.lake.types import arrow_type
 from pipeline.lake.values import converter
 from pipeline.records import (
@@ -155,6 +145,7 @@ def assemble(
     validate: Validate,
     plan_files: Sequence[str] = (),
     before_publishing: Callable[[], None] = lambda: None,
+    partition_by: Sequence[str] = (),
 ) -> Assembly:
     """Make and publish the tables of a run whose pages are all committed.
 
@@ -164,7 +155,8 @@ def assemble(
     are read, and small files rewritten. Pages stay if their document is in the table. After the
     swap all files that no reader looks at are deleted, so no other run may be writing to the output
     (`before_publishing` raises if one may be); until then nothing changes for readers. The
-    temporary folder (TMPDIR) takes about the size of the `record_json` of the plans' pages.
+    temporary folder (TMPDIR) takes about the size of the `record_json` of the plans' pages,
+    and with `partition_by` (see `pipeline.lake.partitions`) that of the documents written too.
 
     Raises
     ------
@@ -193,6 +185,8 @@ def assemble(
             _tables(results, provenance, record_type, tally),
             tally.planned,
             old_documents,
+            partition_by,
+            Path(folder) / "folders",
         )
     _require_rows(layout, documents.files, tally.documents.total() + documents.carried)
     # Pages that an unfinished run left are kept once more: the run they belong to may go on next.

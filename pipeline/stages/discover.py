@@ -63,21 +63,25 @@ class Discovery(Iterator[Document]):
     """The documents of a job's input, as an iterator that also counts what it passed over.
 
     `ignored` is the number of files so far that folders and wildcards held and that are of no
-    type we read, links to folders included. With `may_be_empty`, a glob that matches nothing in a
-    folder that is there, or a store's folder without an object, is no mistake.
+    type we read, links to folders included; `columns` are the manifest's, but for the one of uris.
+    With `may_be_empty`, a glob that matches nothing in a folder that is there, or a store's folder
+    without an object, is no mistake.
     """
 
     def __init__(
         self, input: Input, stores: Stores = Stores(), *, may_be_empty: bool = False
     ) -> None:
         self.ignored = 0
+        self.columns: tuple[str, ...] = ()
         self._may_be_empty = may_be_empty
         self._seen: Seen | None = None
         self._http = input.http
         self._stores = stores
         listings = [self._listing(path) for path in input.paths]
         if input.manifest is not None:
-            listings.append(_manifest_documents(input, stores))
+            columns, documents = _manifest_documents(input, stores)
+            self.columns = tuple(one for one in columns if one != input.uri_column)
+            listings.append(documents)
         if len(listings) > 1 or input.manifest is not None or _may_repeat(input.paths[0]):
             self._seen = Seen()
         self._documents = chain.from_iterable(listings)
@@ -160,7 +164,7 @@ def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1].lower()
 
 
-def _manifest_documents(input: Input, stores: Stores) -> Iterator[Document]:
+def _manifest_documents(input: Input, stores: Stores) -> tuple[list[str], Iterator[Document]]:
     """Check the manifest's header now; read its rows when asked."""
     manifest, uri_column = input.manifest or "", input.uri_column
     try:
@@ -183,7 +187,8 @@ def _manifest_documents(input: Input, stores: Stores) -> Iterator[Document]:
         )
     rows = _with_uri(rows, uri_column, manifest, input.http)
     folder = posixpath.dirname(place)
-    return _row_documents(rows, uri_column, tree, folder, stores, input.trust_manifest)
+    trust = input.trust_manifest
+    return columns, _row_documents(rows, uri_column, tree, folder, stores, trust)
 
 
 def _with_uri(rows: Iterator[_Row], uri_column: str, manifest: str, http: bool) -> Iterator[_Row]:
