@@ -30,6 +30,20 @@ class ChangedError(Exception):
     """An object was to be put over a certain version, and there is another."""
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a store calls a version of an object: Google's by `number`, others by `e_tag`."""
+
+    e_tag: str | None = None
+    number: str | None = None
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """The condition that there is this version, as the client takes it."""
+        told = {"e_tag": self.e_tag, "version": self.number}
+        return {name: value for name, value in told.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
     """Objects of one bucket. Paths begin with its name, as those of pyarrow's own stores do.
@@ -61,15 +75,15 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
         with in_one_line(self.bucket, key):
             obstore.put(self._client, key, data)
 
-    def version(self, path: str) -> tuple[bytes, str]:
-        """Return a small object, and the name of its version."""
+    def version(self, path: str) -> tuple[bytes, Version]:
+        """Return a small object, and its version."""
         key = self.key(path)
         with in_one_line(self.bucket, key):
             found = obstore.get(self._client, key)
-            return bytes(found.bytes()), found.meta["e_tag"] or ""
+            return bytes(found.bytes()), Version(found.meta["e_tag"], found.meta["version"])
 
-    def put_over(self, path: str, data: bytes, version: str | None) -> str:
-        """Put a small object over that version of it only (None: over nothing); return its own.
+    def put_over(self, path: str, data: bytes, version: Version | None) -> None:
+        """Put a small object over that version of it only; None is over nothing.
 
         Raises
         ------
@@ -79,10 +93,10 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
             If the store knows no such condition.
         """
         key = self.key(path)
-        mode: Any = "create" if version is None else {"e_tag": version}
+        mode: Any = "create" if version is None else version.condition
         with in_one_line(self.bucket, key):
             try:
-                return obstore.put(self._client, key, data, mode=mode)["e_tag"] or ""
+                obstore.put(self._client, key, data, mode=mode)
             except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
                 if "NoSuchBucket" in str(error):
                     raise

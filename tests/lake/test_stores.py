@@ -12,7 +12,7 @@ from pipeline.lake import lock as lock_module
 from pipeline.lake.holder import this_process
 from pipeline.lake.layout import LOCK, Layout
 from pipeline.lake.lock import Lock
-from pipeline.lake.object_store import ChangedError
+from pipeline.lake.object_store import ChangedError, Version
 from pipeline.lake.stores import Stores
 from pipeline.store_settings import Store
 
@@ -66,9 +66,9 @@ def test_a_lock_is_not_taken_over_a_lock_that_came_between(
     other = this_process("other", timedelta(seconds=60))
     put_over = Layout.put_over
 
-    def late(self: Layout, name: str, data: bytes, version: str | None) -> str:
+    def late(self: Layout, name: str, data: bytes, version: Version | None) -> None:
         layout.write_bytes(LOCK, other.to_json().encode())
-        return put_over(self, name, data, version)
+        put_over(self, name, data, version)
 
     monkeypatch.setattr(Layout, "put_over", late)
     with pytest.raises(OutputError, match=r"in use since .* by run other"), Lock(layout, "first"):
@@ -84,9 +84,8 @@ def test_a_store_that_does_not_heed_conditions_is_waited_for(
     layout = Layout.open("s3://heedless/here")
     waits = []
 
-    def unheeded(self: Layout, name: str, data: bytes, version: str | None) -> str:
+    def unheeded(self: Layout, name: str, data: bytes, version: Version | None) -> None:
         layout.write_bytes(name, data)
-        return ""
 
     monkeypatch.setattr(Layout, "put_over", unheeded)
     monkeypatch.setattr(lock_module.time, "sleep", waits.append)
