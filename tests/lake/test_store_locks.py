@@ -34,7 +34,8 @@ def test_a_lock_is_renewed_and_one_that_has_run_out_is_taken_over(layout: Layout
         before = holder(layout)
         lock.require()
         after = holder(layout)
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         assert (before.run_id, after.run_id) == ("first", "first")
         assert after.expires > before.expires
         with pytest.raises(OutputError, match="in use"), Lock(layout, "second"):

@@ -31,7 +31,8 @@ class _Handler(BaseHTTPRequestHandler):
         tag = self.headers.get("if-match", f'"{number}"')
         fresh = self.headers.get("if-none-match") is None or number == 0
         if (expected, tag, fresh) != (str(number), f'"{number}"', True):
-            return self._send(412)
+            self._send(412)
+            return
         self.store.numbers += 1
         self.store.objects[self.path] = (data, self.store.numbers)
         lost, self.store.deaf = self.store.deaf, False
