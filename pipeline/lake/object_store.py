@@ -182,7 +182,7 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
                     return self._info(obstore.head(self._client, key))
         except FileNotFoundError:
             pass
-        below = any(page for page in self.pages(key, None))
+        below = whole(self.bucket, key, lambda: any(self.pages(key, None)))
         return fs.FileInfo(path, fs.FileType.Directory if below else fs.FileType.NotFound)
 
     def _info(self, found: Any) -> fs.FileInfo:

@@ -55,6 +55,10 @@ class BrokenOffError(OSError):
     """An answer that began and did not end. The client does not try again by itself."""
 
 
+class BadKeyError(OSError):
+    """A key that the client cannot address."""
+
+
 def whole(bucket: Bucket, key: str, ask: Callable[[], T]) -> T:
     """Return an answer; one that breaks off is asked for again, as often as the job says.
 
@@ -103,7 +107,7 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     if "without LOCATION" in said:
         return OSError(f"{uri}: the bucket is in another region; set stores.region")
     if isinstance(error, InvalidPathError | ValueError):
-        return OSError(f"{uri}: {_bad_key(said)}")
+        return BadKeyError(f"{uri}: {_bad_key(said)}")
     if status is not None:
         again = f" ({tries} tries)" if status >= 500 or status == 429 else ""
         return OSError(f"{uri}: {where} answers {status}{again}")
@@ -119,7 +123,10 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
 def _bad_key(said: str) -> str:
     found = re.search(r'[Pp]ath "(.*?)"(?=[ :,\n]|$)', said, re.DOTALL)
     which = f"the key {found[1]!r}" if found else "a key"
-    return f"{which} has an empty part, '.', '..' or a control character; rename that object"
+    return (
+        f"{which} has an empty part, '.', '..' or a control character; "
+        "rename that object, or name places beside it"
+    )
 
 
 def _without_addresses(said: str) -> str:

@@ -35,6 +35,15 @@ def test_the_longest_beginning_of_a_uri_decides() -> None:
     assert stores.store("gs://other/x") == Store()
 
 
+def test_a_beginning_of_a_uri_ends_where_a_name_does() -> None:
+    stores = Stores.of({"s3://open": Store(anonymous=True), "s3://b/in": Store(region="a")})
+    for uri in ("s3://open", "s3://open/x", "s3://open?region=x"):
+        assert stores.store(uri).anonymous
+    assert stores.store("s3://b/in/x").region == "a"
+    for uri in ("s3://openly/x", "s3://open-2", "s3://b/inner/x"):
+        assert stores.store(uri) == Store()
+
+
 def test_of_takers_of_a_lock_on_s3_one_passes_and_none_waits(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
