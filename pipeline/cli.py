@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pipeline import __version__, cluster_commands
 from pipeline.errors import OutputInUseError, PagelakeError, UserError
+from pipeline.target import output_of
 from pipeline.terminal import (
     EXIT_IN_USE,
     EXIT_INTERRUPTED,
@@ -159,7 +160,7 @@ def ingest(
 
 @app.command()
 def clean(
-    output: Annotated[str, typer.Argument(help="The output.uri of a job.")],
+    output: Annotated[str, typer.Argument(help="The output.uri of a job, or its file.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List them; delete nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what it is for machines.")] = False,
 ) -> None:
@@ -167,13 +168,15 @@ def clean(
     from pipeline.lake.clean import clean
 
     with interruptible():
-        leftovers = clean(output, dry_run=dry_run)
+        leftovers = clean(*output_of(output), dry_run=dry_run)
     typer.echo(leftovers.to_json() if json else leftovers.text())
 
 
 @app.command("eval")
 def evaluate(
-    output: Annotated[str, typer.Argument(help="The output.uri of a finished run.")],
+    output: Annotated[
+        str, typer.Argument(help="The output.uri of a finished run, or its job file.")
+    ],
     truth: Annotated[str, typer.Option(metavar="FILE", help="What is true, as JSON Lines.")],
     by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Group by a column of the truth.")
@@ -186,7 +189,8 @@ def evaluate(
     """Say how right a run's answers are, beside the truth: field by field. Changes nothing."""
     from pipeline.evaluation.evaluate import evaluate
 
-    found = evaluate(output, truth, by, out)
+    uri, stores = output_of(output)
+    found = evaluate(uri, truth, by, out, stores)
     if json:
         typer.echo(found.to_json())
     else:

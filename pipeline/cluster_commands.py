@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.errors import JobError, printable
+from pipeline.target import output_of
 from pipeline.terminal import (
     EXIT_INTERRUPTED,
     EXIT_NOT_ALL_OK,
@@ -21,7 +22,6 @@ from pipeline.terminal import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.lake.stores import Stores
     from pipeline.runners.cluster import Cluster, ClusterJob
 
 _OF_A_RUN = (EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK)
@@ -148,18 +148,8 @@ def status(
     if address is not None:
         _status_of_job(_address(address), target, json)
         return
-    found = status(*_output_of(target))
+    found = status(*output_of(target))
     typer.echo(found.to_json() if json else "\n".join(found.lines()))
-
-
-def _output_of(target: str) -> tuple[str, Stores]:
-    from pipeline.jobfile import load_job
-    from pipeline.lake.stores import Stores
-
-    if target.endswith((".yaml", ".yml")) and Path(target).is_file():
-        job = load_job(target, elsewhere=True)
-        return job.output.uri, Stores.of(job.stores)
-    return target, Stores()
 
 
 def _status_of_job(address: str, job_id: str, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from pipeline.lake.exact_json import loads
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger, Manifest
 from pipeline.lake.parquet import read_batches
+from pipeline.lake.stores import Stores
 from pipeline.records import State
 
 NO_ROW = "no row"
@@ -28,7 +29,13 @@ NO_ROW = "no row"
 _COLUMNS = ("uri", "state", "record_json")
 
 
-def evaluate(output: str, truth: str, by: str | None = None, out: str | None = None) -> Evaluation:
+def evaluate(
+    output: str,
+    truth: str,
+    by: str | None = None,
+    out: str | None = None,
+    stores: Stores = Stores(),
+) -> Evaluation:
     """Score the documents of a finished run beside a truth file.
 
     With `out`, a folder or URI, also writes `eval.json`, `fields.parquet` and `documents.parquet`
@@ -41,13 +48,13 @@ def evaluate(output: str, truth: str, by: str | None = None, out: str | None = N
     OutputError
         If `output` is not a finished run's, or `out` cannot be written.
     """
-    layout = Layout.open(output)
+    layout = Layout.open(output, stores)
     manifest = _manifest(layout)
     shape = record_shape(manifest.schema)
     known = read_truth(truth, shape, by)
     run = manifest.provenance
     found = Evaluation(output, truth, run.schema_id, run.run_id, by, unknown_keys=known.unknown)
-    target = None if out is None else Layout.open(out)
+    target = None if out is None else Layout.open(out, stores)
     with nullcontext(None) if target is None else saving_documents(target) as save:
         for row in _scored(layout, manifest, shape, known, found):
             found.scores.add(row.score, row.state, with_record=row.with_record)

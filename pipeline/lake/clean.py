@@ -22,6 +22,7 @@ from pipeline.lake.layout import (
 )
 from pipeline.lake.ledger import Ledger, Snapshot
 from pipeline.lake.lock import Lock, holder, refuse_if_held
+from pipeline.lake.stores import Stores
 
 _KINDS: Final = {
     "unfinished": "files cut short",
@@ -67,7 +68,7 @@ class Leftovers:
         return "in all, deleted" if self.deleted else "in all; nothing is deleted in a dry run"
 
 
-def clean(uri: str, *, dry_run: bool = False) -> Leftovers:
+def clean(uri: str, stores: Stores = Stores(), *, dry_run: bool = False) -> Leftovers:
     """Find the leftovers of an output's dead runs and delete them, unless it is a `dry_run`.
 
     Files of the manifest, commits not folded in yet, plans and metrics stay: a run that was stopped
@@ -78,7 +79,7 @@ def clean(uri: str, *, dry_run: bool = False) -> Leftovers:
     OutputError
         If there is no output, a run is writing to it, or its manifest or a commit is damaged.
     """
-    layout = Layout.open(uri)
+    layout = Layout.open(uri, stores)
     if not layout.is_output():
         raise OutputError(f"output {uri}: no run has written here; name a job's output.uri")
     refuse_if_held(layout)

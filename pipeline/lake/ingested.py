@@ -20,6 +20,7 @@ from pipeline.lake.known import ingested_files
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Manifest
 from pipeline.lake.parquet import KEY_ROWS, read_batches
+from pipeline.lake.source import TOLD
 from pipeline.records import FailureKind
 
 Mask = NDArray[np.bool_]
@@ -150,8 +151,12 @@ def _told(documents: pa.Table) -> Mask:
 
 
 def _not_there(documents: pa.Table) -> Mask:
-    """Say which documents are files that a manifest names and that are not there."""
-    gone: Mask = pc.less(documents["size"], 0).to_numpy().copy()
+    """Say which documents are files that a manifest names and that are not there.
+
+    Nobody has looked for web addresses, nor for what a manifest is trusted to tell.
+    """
+    no_size, trusted = pc.less(documents["size"], 0), pc.starts_with(documents["modified"], TOLD)
+    gone: Mask = pc.and_not(no_size, trusted).to_numpy().copy()
     for place in np.flatnonzero(gone):
         gone[place] = not is_http(documents["uri"][int(place)].as_py())
     return gone

@@ -36,7 +36,7 @@ from typing import IO, Any, Final, Self, cast
 from pyarrow import fs
 
 from pipeline.errors import OutputError, one_line
-from pipeline.lake.object_store import ObjectStore
+from pipeline.lake.object_store import ObjectStore, Version
 from pipeline.lake.stores import Stores, object_store
 
 DOCUMENTS = "documents"
@@ -164,20 +164,20 @@ class Layout:
                 unfinished.unlink(missing_ok=True)
         _sync_folder(final.parent)
 
-    def version(self, name: str) -> tuple[bytes, str]:
-        """Read a small file of an object store, and what names its version.
+    def version(self, name: str) -> tuple[bytes, Version]:
+        """Read a small file of an object store, and its version.
 
         Raises FileNotFoundError if there is none; NotImplementedError if it is no object store.
         """
         return self._conditional.version(self._path(name))
 
-    def put_over(self, name: str, data: bytes, version: str | None) -> str:
+    def put_over(self, name: str, data: bytes, version: Version | None) -> None:
         """Write a small file over that version of it only, None being over nothing.
 
-        Returns what names its own. Raises ChangedError if there is another; NotImplementedError if
-        the place knows no such condition.
+        Raises ChangedError if there is another; NotImplementedError if the place knows no such
+        condition.
         """
-        return self._conditional.put_over(self._path(name), data, version)
+        self._conditional.put_over(self._path(name), data, version)
 
     @property
     def _conditional(self) -> ObjectStore:

@@ -27,7 +27,7 @@ from typing import IO, Never, Self
 from pipeline.errors import OutputError, OutputInUseError, RunError, one_line
 from pipeline.lake.holder import Holder, this_process
 from pipeline.lake.layout import LOCK, Layout
-from pipeline.lake.object_store import ChangedError
+from pipeline.lake.object_store import ChangedError, Version
 
 LEASE_S = 120.0
 """How long a holder that says nothing is believed to live."""
@@ -190,25 +190,37 @@ class Lock:
 
     def _renew(self) -> None:
         with self._renewing, _guard(self._layout):
-            now = datetime.now(UTC)
-            renewed = replace(self._mine, renewed=now, expires=now + self._lease)
             try:
-                version = self._layout.version(LOCK)[1] if self._exact else None
-                found = holder(self._layout)
-                if self._is_mine(found):
-                    self._write(renewed, version)
-                    self._mine = renewed
-                else:
-                    self._lost = "it was deleted" if found is None else f"{found} took it over"
+                found = self._renewed()
             except OutputError as error:
                 self._lost = str(error)
-            except (ChangedError, FileNotFoundError):
-                self._lost = "another run took it over"
+                return
+            if found is not None and self._is_mine(found):
+                self._mine = found
+            else:
+                self._lost = "it was deleted" if found is None else f"{found} took it over"
+
+    def _renewed(self) -> Holder | None:
+        """Write the lock anew if it is still mine; return whose it is then."""
+        now = datetime.now(UTC)
+        renewed = replace(self._mine, renewed=now, expires=now + self._lease)
+        try:
+            version = self._layout.version(LOCK)[1] if self._exact else None
+            if not self._is_mine(found := holder(self._layout)):
+                return found
+            self._write(renewed, version)
+        except FileNotFoundError:
+            return None
+        except ChangedError:
+            # Not always by another: a put that arrived, and whose answer did not, is sent again by
+            # the client and meets itself.
+            return holder(self._layout)
+        return renewed
 
     def _is_mine(self, found: Holder | None) -> bool:
         return found is not None and found.token == self._mine.token
 
-    def _write(self, mine: Holder, version: str | None = None) -> None:
+    def _write(self, mine: Holder, version: Version | None = None) -> None:
         if version is None:
             self._layout.write_bytes(LOCK, mine.to_json().encode())
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any, cast
@@ -20,7 +20,7 @@ from obstore.exceptions import AlreadyExistsError, NotSupportedError, Preconditi
 from pyarrow import fs
 
 from pipeline.lake.store_clients import Bucket
-from pipeline.lake.store_errors import in_one_line
+from pipeline.lake.store_errors import in_one_line, whole
 
 _STREAM, _RANDOM = 8 << 20, 1 << 20
 """Bytes fetched at once, at least, from an object read through, and one read here and there."""
@@ -28,6 +28,20 @@ _STREAM, _RANDOM = 8 << 20, 1 << 20
 
 class ChangedError(Exception):
     """An object was to be put over a certain version, and there is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a store calls a version of an object: Google's by `number`, others by `e_tag`."""
+
+    e_tag: str | None = None
+    number: str | None = None
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """The condition that there is this version, as the client takes it."""
+        told = {"e_tag": self.e_tag, "version": self.number}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -51,9 +65,7 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
 
     def read(self, path: str) -> bytes:
         """Return an object whole."""
-        key = self.key(path)
-        with in_one_line(self.bucket, key):
-            return bytes(obstore.get(self._client, key).bytes())
+        return self.version(path)[0]
 
     def put(self, path: str, data: bytes | IO[bytes]) -> None:
         """Put an object, whole or not at all, over an older one if there is one."""
@@ -61,15 +73,18 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
         with in_one_line(self.bucket, key):
             obstore.put(self._client, key, data)
 
-    def version(self, path: str) -> tuple[bytes, str]:
-        """Return a small object, and the name of its version."""
+    def version(self, path: str) -> tuple[bytes, Version]:
+        """Return a small object, and its version."""
         key = self.key(path)
-        with in_one_line(self.bucket, key):
-            found = obstore.get(self._client, key)
-            return bytes(found.bytes()), found.meta["e_tag"] or ""
 
-    def put_over(self, path: str, data: bytes, version: str | None) -> str:
-        """Put a small object over that version of it only (None: over nothing); return its own.
+        def ask() -> tuple[bytes, Version]:
+            found = obstore.get(self._client, key)
+            return bytes(found.bytes()), Version(found.meta["e_tag"], found.meta["version"])
+
+        return whole(self.bucket, key, ask)
+
+    def put_over(self, path: str, data: bytes, version: Version | None) -> None:
+        """Put a small object over that version of it only; None is over nothing.
 
         Raises
         ------
@@ -79,10 +94,10 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
             If the store knows no such condition.
         """
         key = self.key(path)
-        mode: Any = "create" if version is None else {"e_tag": version}
+        mode: Any = "create" if version is None else version.condition
         with in_one_line(self.bucket, key):
             try:
-                return obstore.put(self._client, key, data, mode=mode)["e_tag"] or ""
+                obstore.put(self._client, key, data, mode=mode)
             except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
                 if "NoSuchBucket" in str(error):
                     raise
@@ -114,9 +129,14 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
         """List a folder, held whole."""
         prefix = self.key(selector.base_dir)
         if selector.recursive:
-            return [info for page in self.pages(prefix, None) for info in page]
-        with in_one_line(self.bucket, prefix):
-            found = obstore.list_with_delimiter(self._client, prefix or None)
+            every = self.pages
+            return whole(
+                self.bucket, prefix, lambda: [one for page in every(prefix, None) for one in page]
+            )
+        client = self._client
+        found = whole(
+            self.bucket, prefix, lambda: obstore.list_with_delimiter(client, prefix or None)
+        )
         folders = [
             fs.FileInfo(self.path(name), fs.FileType.Directory) for name in found["common_prefixes"]
         ]
@@ -162,7 +182,7 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
                     return self._info(obstore.head(self._client, key))
         except FileNotFoundError:
             pass
-        below = any(page for page in self.pages(key, None))
+        below = whole(self.bucket, key, lambda: any(self.pages(key, None)))
         return fs.FileInfo(path, fs.FileType.Directory if below else fs.FileType.NotFound)
 
     def _info(self, found: Any) -> fs.FileInfo:
@@ -197,12 +217,13 @@ class _Ranges(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         length = max(0, min(len(buffer), self._size - self._at))
         if length:
-            with in_one_line(self._store.bucket, self._key):
-                client = self._store.bucket.client()
-                data = obstore.get_range(client, self._key, start=self._at, length=length)
-            buffer[:length] = memoryview(data)
+            buffer[:length] = memoryview(whole(self._store.bucket, self._key, self._ask(length)))
             self._at += length
         return length
+
+    def _ask(self, length: int) -> Callable[[], Any]:
+        client = self._store.bucket.client()
+        return lambda: obstore.get_range(client, self._key, start=self._at, length=length)
 
 
 class _Upload(tempfile.SpooledTemporaryFile[bytes]):

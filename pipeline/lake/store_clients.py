@@ -69,7 +69,7 @@ def bucket_of(uri: str, store: Store) -> Bucket:
     """Return the bucket that a URI of an object store names.
 
     Of s3, `?region=` and `?endpoint_override=` (with `&scheme=`) are understood, as pyarrow does.
-    Raises ValueError if there is no bucket, or no account of one in Azure.
+    Raises ValueError if there is no bucket; OSError if nobody tells the account of one in Azure.
     """
     scheme, _, rest = uri.partition("://")
     place, _, query = rest.partition("?")
@@ -94,7 +94,7 @@ def _container(name: str, store: Store, uri: str) -> tuple[str, Store]:
     container, _, host = name.partition("@")
     account = host.partition(".")[0] or store.account or _environment(_ACCOUNTS)
     if not account:
-        raise ValueError(f"{uri} names no storage account; set stores.account")
+        raise OSError(f"{uri} names no storage account; set stores.account")
     if host and store.account not in (None, account):
         raise ValueError(f"{uri} is of another account than stores.account ({store.account})")
     return container, store.model_copy(update={"account": account})

@@ -5,9 +5,12 @@ The client's own words quote addresses, whose queries may hold a signature.
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from obstore.exceptions import (
     BaseError,
@@ -18,6 +21,9 @@ from obstore.exceptions import (
 
 from pipeline.lake.store_clients import Bucket
 
+T = TypeVar("T")
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 20.0
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 
@@ -49,6 +55,32 @@ class BrokenOffError(OSError):
     """An answer that began and did not end. The client does not try again by itself."""
 
 
+class BadKeyError(OSError):
+    """A key that the client cannot address."""
+
+
+def whole(bucket: Bucket, key: str, ask: Callable[[], T]) -> T:
+    """Return an answer; one that breaks off is asked for again, as often as the job says.
+
+    Raises what `in_one_line` does.
+    """
+    failed = 0
+    while True:
+        try:
+            with in_one_line(bucket, key):
+                return ask()
+        except BrokenOffError:
+            failed += 1
+            if failed >= bucket.store.attempts:
+                raise
+            pause(failed)
+
+
+def pause(failed: int) -> None:
+    """Wait after so many tries that failed, longer each time and at random, as the client does."""
+    time.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**failed) * random.uniform(0.5, 1))
+
+
 def _absent(bucket: Bucket, uri: str, said: str) -> OSError:
     if any(word in said for word in _NO_BUCKET):
         return OSError(f"{bucket.root}: no such bucket")
@@ -75,10 +107,12 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     if "without LOCATION" in said:
         return OSError(f"{uri}: the bucket is in another region; set stores.region")
     if isinstance(error, InvalidPathError | ValueError):
-        return OSError(f"{uri}: {_bad_key(said)}")
+        return BadKeyError(f"{uri}: {_bad_key(said)}")
     if status is not None:
         again = f" ({tries} tries)" if status >= 500 or status == 429 else ""
         return OSError(f"{uri}: {where} answers {status}{again}")
+    if "response body error" in said and "error sending request" not in said:
+        return BrokenOffError(f"{uri}: {where} broke off its answer")
     if "kind: Timeout" in said or "kind: Connect" in said or "error sending request" in said:
         return OSError(f"{uri}: {where} does not answer ({tries} tries)")
     if "body error" in said or "kind: Decode" in said or "kind: Request" in said:
@@ -89,7 +123,10 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
 def _bad_key(said: str) -> str:
     found = re.search(r'[Pp]ath "(.*?)"(?=[ :,\n]|$)', said, re.DOTALL)
     which = f"the key {found[1]!r}" if found else "a key"
-    return f"{which} has an empty part, '.', '..' or a control character; rename that object"
+    return (
+        f"{which} has an empty part, '.', '..' or a control character; "
+        "rename that object, or name places beside it"
+    )
 
 
 def _without_addresses(said: str) -> str:

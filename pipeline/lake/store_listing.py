@@ -8,8 +8,6 @@ jumped over with one request.
 from __future__ import annotations
 
 import posixpath
-import random
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,12 +17,11 @@ from pyarrow.fs import FileInfo, FileType
 
 from pipeline.lake.entry import Entry, entry_of
 from pipeline.lake.object_store import ObjectStore
-from pipeline.lake.store_errors import BrokenOffError
+from pipeline.lake.store_errors import BrokenOffError, pause
 
 _JUMP_AFTER = 1000
 """Keys of a folder that cannot fit, one page of them, after which the rest is jumped over."""
 
-_FIRST_PAUSE_S = 0.2
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -104,7 +101,7 @@ class StoreTree:
                 ordered = self.store.bucket.in_key_order or after is None
                 if failed >= self.store.bucket.store.attempts or not ordered:
                     raise
-                time.sleep(_FIRST_PAUSE_S * 2**failed * random.uniform(0.5, 1))
+                pause(failed)
 
 
 def _is_folder_mark(info: FileInfo) -> bool:

@@ -9,6 +9,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from pyarrow import fs
 
+from pipeline.errors import one_line
 from pipeline.lake.object_store import ObjectStore
 from pipeline.lake.store_clients import bucket_of
 from pipeline.store_settings import SCHEMES, Store
@@ -29,7 +30,7 @@ class Stores:
 
     def store(self, uri: str) -> Store:
         """Return the settings for a URI: those of the longest beginning that fits."""
-        fits = [item for item in self.settings if uri.startswith(item[0])]
+        fits = [item for item in self.settings if _begins(uri, item[0])]
         return max(fits, key=lambda item: len(item[0]))[1] if fits else _DEFAULT
 
     def filesystem(self, uri: str) -> tuple[fs.FileSystem, str]:
@@ -38,9 +39,9 @@ class Stores:
         Raises
         ------
         ValueError
-            If the URI's scheme is unknown, or its store's settings or credentials are wrong.
+            If the URI's scheme is unknown, or it names no bucket.
         OSError
-            If the store cannot be reached with its settings.
+            If the store cannot be reached with its settings and credentials.
         """
         if "://" not in uri:
             return fs.LocalFileSystem(), uri
@@ -52,10 +53,19 @@ class Stores:
             found, path = fs.FileSystem.from_uri(uri)
             return found, path
         bucket = bucket_of(uri, self.store(uri))
-        bucket.client()  # says now what is wrong with its settings
+        try:
+            bucket.client()
+        except ValueError as error:  # what is wrong with the settings is not the URI's fault
+            raise OSError(one_line(error)) from error
         key = unquote(rest.partition("?")[0].partition("/")[2]).strip("/")
         store = ObjectStore(bucket)
         return fs.PyFileSystem(store), store.path(key)
+
+
+def _begins(uri: str, beginning: str) -> bool:
+    """Say whether a URI begins so, with whole names: s3://open is not the beginning of openly."""
+    ends = beginning[-1:] in ("", "/")
+    return uri.startswith(beginning) and (ends or uri[len(beginning) :][:1] in ("", "/", "?", "@"))
 
 
 def object_store(filesystem: fs.FileSystem) -> ObjectStore | None:

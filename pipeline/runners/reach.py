@@ -66,7 +66,7 @@ def _is_folder(name: str) -> bool:
 def _local_path(place: str) -> str | None:
     """Return the absolute path of a place on this machine's disks, None if it is elsewhere."""
     if place.startswith("file://"):
-        return unquote(place.removeprefix("file://"))
+        return os.path.normpath("/" + unquote(place.removeprefix("file://")).lstrip("/"))
     if "://" in place:
         return None
     return os.path.normpath(Path(place).expanduser().absolute())

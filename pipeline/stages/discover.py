@@ -28,6 +28,7 @@ from pipeline.lake.keys import text_key
 from pipeline.lake.listing import LocalTree, Tree, expand, is_glob, locate, walk
 from pipeline.lake.seen import Seen
 from pipeline.lake.source import NO_HTTP, TOLD
+from pipeline.lake.store_errors import BadKeyError
 from pipeline.lake.store_listing import StoreTree
 from pipeline.lake.stores import Stores
 from pipeline.records import Document, MediaType
@@ -54,7 +55,8 @@ def discover(input: Input, stores: Stores = Stores()) -> Discovery:
 
     A manifest row whose file is not there still gives a Document, of size -1, so that it ends as a
     row of the tables.
-    Raises InputError, here or while iterating, if a path, glob or manifest cannot be used.
+    Raises InputError, here or while iterating, if a path, glob or manifest cannot be used, or a
+    store does not say whether a row's file is there.
     """
     return Discovery(input, stores)
 
@@ -212,16 +214,23 @@ def _row_documents(
             return _at_address(name, source)
         try:
             home, place = locate(name, tree, folder, stores)
-            if trust and isinstance(home, StoreTree):
-                return _document(home, _as_told(place, row), source)
-            return _document(home, home.entry(place), source)
-        except (OSError, ValueError, NotImplementedError):
+        except (ValueError, NotImplementedError):  # no place that there could be
             return Document(name, -1, "", MEDIA_TYPES.get(_suffix(name), MediaType.PDF), source)
+        told = trust and isinstance(home, StoreTree)
+        return _document(home, _as_told(place, row) if told else _entry(home, place), source)
 
     with ThreadPoolExecutor(_LOOKUPS) as pool:
         while batch := list(islice(rows, _ROWS)):
             local = isinstance(tree, LocalTree) and not any("://" in r[uri_column] for r in batch)
             yield from map(look_up, batch) if local or trust else pool.map(look_up, batch)
+
+
+def _entry(tree: Tree, place: str) -> Entry:
+    """Look at a row's file. Raises OSError if it cannot be told whether it is there."""
+    try:
+        return tree.entry(place)
+    except BadKeyError:  # of no object that a store lets us read
+        return Entry(place, FileType.NotFound)
 
 
 def _as_told(place: str, row: _Row) -> Entry:

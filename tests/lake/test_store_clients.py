@@ -223,3 +223,21 @@ def test_settings_that_do_nothing_are_refused(
     with pytest.raises(JobError) as caught:
         load_job(str(job))
     assert line in str(caught.value)
+
+
+def test_a_body_that_is_cut_is_asked_for_again(s3: RecordingS3) -> None:
+    faults = iter(["cut", "stall", None, "cut", "cut", "cut"])
+    s3.fault = lambda _: next(faults)
+    assert read(s3, anonymous=True, attempts=3, timeout_s=0.5) == BODY
+    with pytest.raises(ItemError, match="broke off its answer"):
+        read(s3, anonymous=True, attempts=3)
+    assert len(s3.requests) == 6
+
+
+def test_a_range_that_is_cut_is_asked_for_again(s3: RecordingS3) -> None:
+    s3.fault = lambda _: "cut" if len(s3.requests) in (2, 3) else None
+    store = Store(endpoint=s3.endpoint, anonymous=True, attempts=3)
+    layout = Layout.open("s3://b/scans", Stores.of({"s3://": store}))
+    with layout.open_input("00000001.pdf") as file:
+        assert file.read() == BODY
+    assert len(s3.requests) == 4

@@ -12,7 +12,7 @@ from pipeline.lake import lock as lock_module
 from pipeline.lake.holder import this_process
 from pipeline.lake.layout import LOCK, Layout
 from pipeline.lake.lock import Lock
-from pipeline.lake.object_store import ChangedError
+from pipeline.lake.object_store import ChangedError, Version
 from pipeline.lake.stores import Stores
 from pipeline.store_settings import Store
 
@@ -33,6 +33,15 @@ def test_the_longest_beginning_of_a_uri_decides() -> None:
     assert stores.store("s3://open/x").anonymous
     assert stores.store("s3://other/x").region == "a"
     assert stores.store("gs://other/x") == Store()
+
+
+def test_a_beginning_of_a_uri_ends_where_a_name_does() -> None:
+    stores = Stores.of({"s3://open": Store(anonymous=True), "s3://b/in": Store(region="a")})
+    for uri in ("s3://open", "s3://open/x", "s3://open?region=x"):
+        assert stores.store(uri).anonymous
+    assert stores.store("s3://b/in/x").region == "a"
+    for uri in ("s3://openly/x", "s3://open-2", "s3://b/inner/x"):
+        assert stores.store(uri) == Store()
 
 
 def test_of_takers_of_a_lock_on_s3_one_passes_and_none_waits(
@@ -66,9 +75,9 @@ def test_a_lock_is_not_taken_over_a_lock_that_came_between(
     other = this_process("other", timedelta(seconds=60))
     put_over = Layout.put_over
 
-    def late(self: Layout, name: str, data: bytes, version: str | None) -> str:
+    def late(self: Layout, name: str, data: bytes, version: Version | None) -> None:
         layout.write_bytes(LOCK, other.to_json().encode())
-        return put_over(self, name, data, version)
+        put_over(self, name, data, version)
 
     monkeypatch.setattr(Layout, "put_over", late)
     with pytest.raises(OutputError, match=r"in use since .* by run other"), Lock(layout, "first"):
@@ -84,9 +93,8 @@ def test_a_store_that_does_not_heed_conditions_is_waited_for(
     layout = Layout.open("s3://heedless/here")
     waits = []
 
-    def unheeded(self: Layout, name: str, data: bytes, version: str | None) -> str:
+    def unheeded(self: Layout, name: str, data: bytes, version: Version | None) -> None:
         layout.write_bytes(name, data)
-        return ""
 
     monkeypatch.setattr(Layout, "put_over", unheeded)
     monkeypatch.setattr(lock_module.time, "sleep", waits.append)

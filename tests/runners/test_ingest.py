@@ -12,6 +12,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import yaml
+from s3_server import S3Server
 
 from pipeline.cli import main
 from pipeline.errors import InputError, ItemError, OutputError
@@ -346,3 +347,28 @@ def test_exit_codes_and_the_summary_for_machines(
     assert (code, summary["documents"], summary["listed"]["new"]) == (3, {"failed": 1}, 1)
     code, summary = told()
     assert (code, summary["run_id"], summary["listed"]["unchanged"]) == (0, None, 1)
+
+
+def test_what_a_trusted_manifest_tells_nothing_of_is_looked_at_again(
+    tmp_path: Path, make_job: MakeJob, ingest: RunJob, s3: S3Server
+) -> None:
+    def put(name: str, shade: int) -> None:
+        arrive(tmp_path, name, shade=shade)
+        with s3.filesystem.open_output_stream(f"inbox/{name}.png") as stream:
+            stream.write((tmp_path / f"{name}.png").read_bytes())
+
+    s3.make_bucket("inbox")
+    put("a", 0)
+    put("b", 9)
+    (tmp_path / "m.csv").write_text("uri\ns3://inbox/a.png\ns3://inbox/b.png\n")
+    manifest = {"manifest": str(tmp_path / "m.csv"), "trust_manifest": True}
+    job = make_job([], **OCR, input=manifest, stores=s3.stores)
+    assert ingest(job).listed["new"] == 2
+    put("b", 99)
+    assert ingest(job).listed == {
+        "new": 0,
+        "changed": 1,
+        "retried": 0,
+        "unchanged": 1,
+        "waiting": 0,
+    }

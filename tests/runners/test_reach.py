@@ -48,6 +48,13 @@ def test_what_lies_on_one_machine_is_refused_unless_all_share_its_folder(
     refuse_unshared(Job.model_validate(REMOTE | changes | shared), "the cluster has others")
 
 
+@pytest.mark.parametrize("uri", ["/mnt/nfs/../local", "file:///mnt/nfs/../local"])
+def test_a_path_that_leads_out_of_a_shared_folder_is_not_shared(uri: str) -> None:
+    job = REMOTE | {"output": {"uri": uri}, "resources": {"shared_paths": "/mnt/nfs"}}
+    with pytest.raises(JobError, match=r"^output.uri: "):
+        refuse_unshared(Job.model_validate(job), "the cluster has others")
+
+
 def test_stores_hub_ids_and_the_bundled_model_are_everywhere() -> None:
     refuse_unshared(Job.model_validate(REMOTE), "the cluster has others")
     hub = {"model": {"name": "HuggingFaceM4/idefics2-8b", "adapter": "owner/lora"}}

@@ -9,8 +9,11 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
+import yaml
 from s3_server import S3Server
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.errors import OutputError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.job import Job
@@ -109,14 +112,19 @@ def test_a_run_that_broke_off_goes_on_and_is_cleaned_and_scored(
     summary = run_job(chosen)
     assert summary.all_ok
     assert summary.pages_reused == 16
-    # The environment alone says where s3:// is to whom no job says it.
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     with s3.filesystem.open_output_stream("broken-off/here/pages/orphan.parquet") as stream:
         stream.write(b"left by a run that died")
+    # Where s3:// is the job's file says, or, beside a URI, the environment alone.
+    file, truth = tmp_path / "job.yaml", tmp_path / "truth.jsonl"
+    file.write_text(yaml.safe_dump(chosen.model_dump(mode="json", by_alias=True)))
+    told = CliRunner().invoke(app, ["clean", str(file), "--dry-run", "--json"])
+    assert list(json.loads(told.stdout)["kinds"]) == ["pages"]
+    truth.write_text(json.dumps({"uri": "s3://pile/in/00.png", "record": {"text": "x"}}))
+    told = CliRunner().invoke(app, ["eval", str(file), "--truth", str(truth), "--json"])
+    assert json.loads(told.stdout)["documents"] == 1
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     assert set(clean("s3://broken-off/here").files) == {"pages"}
     assert "orphan" not in str(Layout.open("s3://broken-off/here").list("pages"))
-    truth = tmp_path / "truth.jsonl"
-    truth.write_text(json.dumps({"uri": "s3://pile/in/00.png", "record": {"text": "x"}}))
     assert evaluate("s3://broken-off/here", str(truth)).to_json()
 
 

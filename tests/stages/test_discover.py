@@ -336,3 +336,36 @@ def test_a_trusted_manifest_costs_its_store_no_look(tmp_path: Path) -> None:
         assert s3.requests == []
         with pytest.raises(ItemError, match="there is no such object"):
             source.content(found[1].uri)
+
+
+@pytest.mark.parametrize("status", [503, 403])
+def test_a_store_that_does_not_say_what_is_there_ends_the_listing(
+    tmp_path: Path, status: int
+) -> None:
+    with recording_s3(["in/a b.pdf"]) as s3:
+        rows = [{"uri": f"s3://b/in/{name}"} for name in ("a b.pdf", "gone 1.pdf", "x//y 2.pdf")]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+        stores = Stores.of({"s3://": Store(endpoint=s3.endpoint, anonymous=True, attempts=1)})
+        manifest = Input(manifest=str(tmp_path / "m.parquet"))
+        assert [(one.uri, one.size) for one in discover(manifest, stores)] == [
+            ("s3://b/in/a%20b.pdf", 8),
+            ("s3://b/in/gone%201.pdf", -1),
+            ("s3://b/in/x//y%202.pdf", -1),
+        ]
+        s3.fault = lambda _: status
+        with pytest.raises(InputError, match=rf"broke off: s3://b/in/a b.pdf.*{status}.*run again"):
+            list(discover(manifest, stores))
+
+
+def test_a_manifest_is_not_failed_row_by_row_for_want_of_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    write_csv(tmp_path / "m.csv", [{"uri": "s3://b/in/a.pdf"}])
+    stores = Stores.of({"s3://": Store(endpoint="http://127.0.0.1:9")})
+    with pytest.raises(InputError, match="no credentials found"):
+        list(discover(Input(manifest=str(tmp_path / "m.csv")), stores))

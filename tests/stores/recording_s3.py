@@ -1,8 +1,8 @@
 """An S3 endpoint made up for tests and proofs: it lists keys that nobody put, and fails on order.
 
 It answers ListObjectsV2 (prefix, delimiter, start-after, continuation-token, max-keys) over keys
-that are computed, HEAD and GET of them with the same few bytes, and PUT with nothing; it keeps the
-requests that came.
+that are computed, HEAD and GET of them, whole, with the same few bytes, and PUT with nothing; it
+keeps the requests that came.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WHEN = "2026-01-02T03:04:05.678Z"
 WHEN_HEADER = "Fri, 02 Jan 2026 03:04:05 GMT"
 
 Fault = Callable[["Request"], int | str | None]
-"""What to answer instead: a status, "hang", "cut", or None to answer as usual."""
+"""What to answer instead: a status, "hang", "cut", "stall", or None to answer as usual."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "hang":
             time.sleep(5)
             self.close_connection = True
-        elif fault == "cut":
-            self.send_response(200)
+        elif fault in ("cut", "stall"):
+            self._begin(200)
             self.send_header("content-length", "1000")
+            self.send_header("last-modified", WHEN_HEADER)
             self.end_headers()
             self.wfile.write(b"<ListBucketResult>")
+            time.sleep(1 if fault == "stall" else 0)
             self.close_connection = True
         elif fault is not None:
             body = f"<Error><Code>{self.s3.code}</Code><Message>no</Message></Error>"
@@ -128,13 +130,20 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
 
     def _send(self, status: int, body: bytes) -> None:
-        self.send_response(status)
+        self._begin(status)
         self.send_header("content-length", str(len(body)))
         self.send_header("last-modified", WHEN_HEADER)
         self.send_header("etag", '"e"')
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _begin(self, status: int) -> None:
+        """Say that a range is one; those asked for are the whole."""
+        ranged = status == 200 and self.headers.get("range") is not None
+        self.send_response(206 if ranged else status)
+        if ranged:
+            self.send_header("content-range", f"bytes 0-{len(BODY) - 1}/{len(BODY)}")
 
     def log_message(self, *_: Any) -> None:
         pass

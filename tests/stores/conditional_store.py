@@ -1,0 +1,76 @@
+"""One bucket in memory that heeds the conditions of puts, as Google's store and S3 say them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class ConditionalStore:
+    """The endpoint. The answer to the next put that finds its version is lost if `deaf`."""
+
+    endpoint: str = ""
+    deaf: bool = False
+    objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    numbers: int = 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    store: ConditionalStore
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["content-length"]))
+        _, number = self.store.objects.get(self.path, (b"", 0))
+        expected = self.headers.get("x-goog-if-generation-match", str(number))
+        tag = self.headers.get("if-match", f'"{number}"')
+        fresh = self.headers.get("if-none-match") is None or number == 0
+        if (expected, tag, fresh) != (str(number), f'"{number}"', True):
+            self._send(412)
+            return
+        self.store.numbers += 1
+        self.store.objects[self.path] = (data, self.store.numbers)
+        lost, self.store.deaf = self.store.deaf, False
+        self._send(500 if lost else 200, number=self.store.numbers)
+
+    def do_GET(self) -> None:
+        data, number = self.store.objects.get(self.path, (b"", 0))
+        self._send(200 if number else 404, data, number)
+
+    def do_DELETE(self) -> None:
+        self.store.objects.pop(self.path, None)
+        self._send(204)
+
+    def _send(self, status: int, data: bytes = b"", number: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.send_header("last-modified", "Fri, 02 Jan 2026 03:04:05 GMT")
+        self.send_header("etag", f'"{number}"')
+        self.send_header("x-goog-generation", str(number))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def conditional_store() -> Iterator[ConditionalStore]:
+    """Serve an empty bucket from a thread of this process."""
+    store = ConditionalStore()
+    handler = type("Handler", (_Handler,), {"store": store})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        store.endpoint = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield store
+        finally:
+            server.shutdown()
+            thread.join()
