@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from pipeline.lake.parquet import (
     document_keys,
     names_hash,
 )
+from pipeline.lake.swap import swap
 from pipeline.lake.tables import (
     documents_schema,
     documents_table,
@@ -219,12 +220,7 @@ def assemble(
         finished_at=datetime.now(UTC),
         folded={one.name: one.written_at.isoformat() for one in found.commits},
     )
-    before_publishing()
-    ledger.publish(manifest)
-    ledger.sweep(replace(found, manifest=manifest))
-    manifest = replace(manifest, folded={})  # no such commit is there any more
-    before_publishing()
-    ledger.publish(manifest)
+    manifest = swap(ledger, found, manifest, before_publishing)
     return Assembly(manifest, tally.documents, tally.failures, tally.pages, documents.carried)
 
 

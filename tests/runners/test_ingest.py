@@ -127,6 +127,11 @@ def test_an_ingest_of_nothing_leaves_no_trace(
     changed = {name for name, time in everything(job).items() if before.get(name) != time}
     assert changed <= {f"{job.output.uri}/_pagelake/.guard"}
     assert set(before) == set(everything(job))
+    # What a run wrote that was killed before it published: a plain glob shows rows twice.
+    (published,) = (Path(job.output.uri) / "documents").glob("*.parquet")
+    (published.parent / "killed.parquet").write_bytes(published.read_bytes())
+    assert ingest(job).run_id is None
+    assert set(before) == set(everything(job))
 
 
 def test_what_a_killed_ingest_did_is_used_and_the_rest_done(
