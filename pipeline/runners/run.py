@@ -111,11 +111,11 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     layout.prepare()
     check(job, layout, arrow_type(recipe.schema.document))
     with Lock(layout, recipe.provenance.run_id) as lock:
-        return _run(layout, lock, recipe, discovery, options, console, started)
+        return _run(Ledger(layout), lock, recipe, discovery, options, console, started)
 
 
 def _run(
-    layout: Layout,
+    ledger: Ledger,
     lock: Lock,
     recipe: Recipe,
     discovery: Discovery,
@@ -124,8 +124,7 @@ def _run(
     started: float,
 ) -> Summary:
     """Run on an output that nobody else writes to."""
-    job = recipe.job
-    ledger = Ledger(layout)
+    job, layout = recipe.job, ledger.layout
     recipe = claim(ledger, recipe, fresh=options.fresh)
     newcomers = None
     if options.incremental:
