@@ -5,15 +5,12 @@ Nothing heavy is imported until a command runs, so that `pagelake --help` is ins
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from pipeline import __version__, cluster_commands
+from pipeline import __version__, cluster_commands, measure_commands
 from pipeline.errors import OutputInUseError, PagelakeError, UserError
 from pipeline.target import output_of
 from pipeline.terminal import (
@@ -38,6 +35,7 @@ app = typer.Typer(
 job_app = typer.Typer(help="About job files.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
 cluster_commands.add_to(app)
+measure_commands.add_to(app)
 
 JobFile = Annotated[str, typer.Argument(help="A job file, or the name of a packaged job: demo.")]
 Inputs = Annotated[
@@ -172,31 +170,6 @@ def clean(
     typer.echo(leftovers.to_json() if json else leftovers.text())
 
 
-@app.command("eval")
-def evaluate(
-    output: Annotated[
-        str, typer.Argument(help="The output.uri of a finished run, or its job file.")
-    ],
-    truth: Annotated[str, typer.Option(metavar="FILE", help="What is true, as JSON Lines.")],
-    by: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Group by a column of the truth.")
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Write eval.json and Parquet files there.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures for machines.")] = False,
-) -> None:
-    """Say how right a run's answers are, beside the truth: field by field. Changes nothing."""
-    from pipeline.evaluation.evaluate import evaluate
-
-    uri, stores = output_of(output)
-    found = evaluate(uri, truth, by, out, stores)
-    if json:
-        typer.echo(found.to_json())
-    else:
-        found.print(Console(width=None if sys.stdout.isatty() else 120, emoji=False))
-
-
 @app.command()
 def finetune(
     job: Annotated[
@@ -213,73 +186,6 @@ def finetune(
     if not finished:
         complain("stopped; run the same command again to go on")
         raise typer.Exit(EXIT_INTERRUPTED)
-
-
-@app.command()
-def bench(
-    model: Annotated[
-        str | None, typer.Option(help="A bundled model, or a folder of one; nano.")
-    ] = None,
-    random_weights: Annotated[
-        str | None,
-        typer.Option(metavar="SHAPE", help="Random weights instead: tiny, idefics2-8b."),
-    ] = None,
-    answer_tokens: Annotated[
-        int | None,
-        typer.Option(min=16, help="With random weights: tokens of an answer, on average; 300."),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=8, help="How many made receipts.")] = 256,
-    rounds: Annotated[int, typer.Option(min=1, help="Figures are medians of so many.")] = 5,
-    slots: Annotated[int, typer.Option(min=1, help="How many samples run together.")] = 64,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the model; all cores.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, other receipts.")] = 0,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")] = "cpu",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Type of the weights; auto takes what suits the device."),
-    ] = "auto",
-    splitting: Annotated[
-        bool | None,
-        typer.Option(help="Show pages as quadrants and the whole; as the model was trained."),
-    ] = None,
-    fixed_steps: Annotated[
-        bool, typer.Option("--fixed-steps", help="Record steps as CUDA graphs; not tried yet.")
-    ] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the roofline: .svg, .png or .pdf.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Measure the stages on this machine, beside the usual ways to run the model."""
-    import json
-
-    from pipeline.bench.options import Options
-
-    options = Options(
-        model=model,
-        random_weights=random_weights,
-        samples=samples,
-        rounds=rounds,
-        slots=slots,
-        threads=threads or os.cpu_count() or 1,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        splitting=splitting,
-        answer_tokens=answer_tokens,
-        fixed_steps=fixed_steps,
-        plot=plot,
-    )
-    options.check()  # before torch is loaded
-
-    from pipeline.bench.bench import bench
-
-    with interruptible():
-        report = bench(options, people.print)
-    if as_json:
-        typer.echo(json.dumps(report.to_json()))
-    else:
-        report.print(Console(emoji=False))
 
 
 @job_app.command("schema")

@@ -90,13 +90,21 @@ def submit(
     ]
     loaded = load_job(job, settings or (), inputs or (), output, elsewhere=True)
     sending = submits.Sending(wheel, source, tuple(env or ()))
-    with interruptible("stopped; nothing was submitted"):
-        sent = submits.submit(loaded, arguments, _address(address), sending, _say)
+    with (
+        interruptible("stopped; nothing was submitted"),
+        submits.submission(loaded, arguments, _address(address), sending, _say) as ready,
+    ):
+        there = f"{ready.job_id} --address {ready.address}"
+        _say(f"submitting {ready.job_id}")
+        with interruptible(
+            f"stopped; the cluster may have the job or not: look with: pagelake status {there}, "
+            f"stop it with: pagelake stop {there}"
+        ):
+            ready.send()
     if not follow:
-        typer.echo(sent.to_json() if json else sent.job_id)
+        typer.echo(ready.to_json() if json else ready.job_id)
         return
-    _say(f"submitted {sent.job_id}")
-    raise typer.Exit(_follow(Cluster(sent.address), sent.job_id, json=json))
+    raise typer.Exit(_follow(Cluster(ready.address), ready.job_id, json=json))
 
 
 def logs(

@@ -14,25 +14,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow.dataset as ds
 import yaml
-from machines import Machine, Network, network
+from cluster_world import GCS, World, ray_cluster, wait
+from machines import Machine
 from pyarrow import fs
-from s3_server import KEYS, S3Server, s3_server
 
 from pipeline.synth.corpus import write_corpus
 from pipeline.synth.words import Split
@@ -42,100 +37,6 @@ ROOT = Path(__file__).parent.parent.parent
 _OF_A_RUN = {"run_id", "processed_at", "attempts", "drafted_tokens", "passes"}
 _ENDS = {0, 3}
 _PATIENCE_S = 1200
-_GCS, _DASHBOARD = 6380, 8265
-_STORE_BYTES = 200_000_000
-
-
-@dataclass(frozen=True)
-class World:
-    """The cluster, its store, and the folder of this proof."""
-
-    network: Network
-    store: S3Server
-    folder: Path
-    environment: dict[str, str]
-
-    @property
-    def address(self) -> str:
-        return f"http://{self.network.machines[0].address}:{_DASHBOARD}"
-
-    def pagelake(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start the command in a shell outside of the cluster."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def submit(self, job: Path, output: str, *more: str) -> subprocess.Popen[str]:
-        return self.pagelake(
-            "submit", str(job), "--address", self.address, "--output", output, *more
-        )
-
-    def asked(self, *arguments: str) -> tuple[int, str]:
-        """Run a command about a job to its end; return its exit code and all that it says."""
-        asking = self.pagelake(*arguments, "--address", self.address)
-        said, _ = asking.communicate(timeout=120)
-        return asking.returncode, said
-
-
-@contextmanager
-def ray_cluster(folder: Path) -> Iterator[World]:
-    """Start the machines, the store, the head and two workers; end them all."""
-    environment = os.environ | KEYS | {
-        "RAY_AUTH_MODE": "disabled",
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }  # fmt: skip
-    with network(["head", "one", "two"]) as net, s3_server(net.outside) as store:
-        world = World(net, store, folder, environment)
-        head, *workers = net.machines
-        _start(world, head, "--head", f"--port={_GCS}", f"--dashboard-host={head.address}",
-               f"--dashboard-port={_DASHBOARD}", '--resources={"cpu_node": 1}')  # fmt: skip
-        _wait(lambda: _answers(f"{world.address}/api/version"), "the head does not answer")
-        for worker in workers:
-            _start(world, worker, f"--address={head.address}:{_GCS}",
-                   '--resources={"reader": 2, "cpu_node": 1}')  # fmt: skip
-        _wait(lambda: _nodes(world) == 3, "the workers do not join")
-        yield world
-
-
-def _start(world: World, machine: Machine, *options: str) -> None:
-    command = [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2"),
-        f"--node-ip-address={machine.address}",
-        f"--object-store-memory={_STORE_BYTES}",
-        "--disable-usage-stats",
-        *options,
-    ]
-    # A machine has disks of its own; the names of Ray's sockets there may have 107 characters.
-    temp, disk = world.folder / machine.name, world.folder / f"{machine.name}-tmp"
-    disk.mkdir()
-    log, environment = world.folder / f"{machine.name}.log", {"TMPDIR": str(disk)}
-    machine.start([*command, f"--temp-dir={temp}"], log, world.environment | environment)
-
-
-def _answers(url: str) -> Any:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return json.load(answer)
-    except OSError:
-        return None
-
-
-def _nodes(world: World) -> int:
-    found = _answers(f"{world.address}/nodes?view=summary")
-    return len(found["data"]["summary"]) if found else 0
-
-
-def _wait(ready: Callable[[], Any], complaint: str, patience_s: float = 180) -> None:
-    deadline = time.monotonic() + patience_s
-    while not ready():
-        if time.monotonic() > deadline:
-            raise SystemExit(complaint)
-        time.sleep(0.2)
 
 
 def upload(world: World, documents: int) -> None:
@@ -227,7 +128,7 @@ def lose_a_machine(world: World, job: Path, after: int) -> list[str]:
     """Kill the worker with the model once some shards are committed."""
     output, started = "s3://lake/killed", time.monotonic()
     run = world.submit(job, output, "--follow", "--source")
-    _wait(lambda: commits(world, output) >= after or run.poll() is not None,
+    wait(lambda: commits(world, output) >= after or run.poll() is not None,
           "no commits", _PATIENCE_S)  # fmt: skip
     if run.poll() is not None:
         return [f"the run ended with {follow(run)} before a machine could be lost"]
@@ -264,7 +165,7 @@ def look_and_stop(world: World) -> list[str]:
     code, said = _ended(world.submit(slow, output, "--wheel", str(_wheel(world.folder))))
     job_id = said.strip().splitlines()[-1]
     print(f"  submitted {job_id}", flush=True)
-    _wait(lambda: commits(world, output) >= 1, "the slow job commits nothing", _PATIENCE_S)
+    wait(lambda: commits(world, output) >= 1, "the slow job commits nothing", _PATIENCE_S)
     code, said = world.asked("status", job_id, "--json")
     found = json.loads(said)
     going = found["output"]["going_on"] or {}
@@ -287,7 +188,7 @@ def look_and_stop(world: World) -> list[str]:
 def refuse(world: World) -> list[str]:
     """Run a job on the head itself, with an output that only the head has."""
     head = world.network.machines[0]
-    environment = world.environment | {"RAY_ADDRESS": f"{head.address}:{_GCS}"}
+    environment = world.environment | {"RAY_ADDRESS": f"{head.address}:{GCS}"}
     log, job = world.folder / "refused.log", world.folder / "receipts.yaml"
     command = [sys.executable, "-m", "pipeline.cli", "run", str(job), "--output", "/tmp/pl-refused"]
     code = head.start(command, log, environment).wait(_PATIENCE_S)

@@ -17,6 +17,7 @@ from pipeline.errors import OutputError
 from pipeline.lake.columns import additions, conform, described
 from pipeline.lake.lake_table import (
     COMMIT,
+    RUN,
     ConflictError,
     TableFile,
     delete_quietly,
@@ -92,6 +93,10 @@ class DeltaLakeTable:
     def snapshot(self) -> str | None:
         """See `LakeTable.snapshot`: a version's number."""
         return None if self._table is None else str(self._table.version())
+
+    def runs(self) -> set[str]:
+        """See `LakeTable.runs`: those of the newest versions."""
+        return {entry[RUN] for entry in self._table.history(_LOOK_BACK) if RUN in entry}
 
     def files(self) -> list[TableFile]:
         """See `LakeTable.files`."""

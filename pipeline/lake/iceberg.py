@@ -15,6 +15,7 @@ from pipeline.errors import OutputError
 from pipeline.lake.columns import additions, conform, described, field_id
 from pipeline.lake.lake_table import (
     COMMIT,
+    RUN,
     ConflictError,
     TableFile,
     delete_quietly,
@@ -63,6 +64,11 @@ class IcebergTable:
         """See `LakeTable.snapshot`."""
         found = None if self._table is None else self._table.current_snapshot()
         return None if found is None else str(found.snapshot_id)
+
+    def runs(self) -> set[str]:
+        """See `LakeTable.runs`."""
+        told = [one.summary for one in self._table.snapshots() if one.summary is not None]
+        return {run for one in told if (run := one.get(RUN)) is not None}
 
     def files(self) -> list[TableFile]:
         """See `LakeTable.files`."""

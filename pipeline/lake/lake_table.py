@@ -20,6 +20,9 @@ from pipeline.lake.parquet import FILE_BYTES, ROWS_PER_GROUP, row_groups
 COMMIT = "pagelake.commit"
 """The property of a snapshot that tells whose commit it is, should the answer to it be lost."""
 
+RUN = "pagelake.run_id"
+"""The property of a snapshot that tells which run of pagelake made it."""
+
 
 class ConflictError(Exception):
     """Somebody else has committed since the table was loaded; nothing of ours has been."""
@@ -62,6 +65,11 @@ class LakeTable(Protocol):
 
     def snapshot(self) -> str | None:
         """Return the id of the snapshot loaded, None if there is none."""
+        ...
+
+    def runs(self) -> set[str]:
+        """Return which runs made the snapshots that the table loaded still tells of, or the newest
+        of them."""
         ...
 
     def files(self) -> list[TableFile]:

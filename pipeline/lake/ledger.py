@@ -257,8 +257,7 @@ class Ledger:
 
     def document_files(self) -> list[str]:
         """Return the files of documents of the last finished run."""
-        manifest = self.manifest()
-        return [] if manifest is None else list(manifest.documents)
+        return [] if (found := self.manifest()) is None else list(found.documents)
 
     def publish(self, manifest: Manifest) -> None:
         """Swap the manifest: readers see the old tables before, and the new ones after."""

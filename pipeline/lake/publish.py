@@ -48,8 +48,11 @@ def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
         ) from error
 
 
-def publish(job: Job, layout: Layout, manifest: Manifest) -> Upserted | None:
+def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False) -> Upserted | None:
     """Bring the documents of a finished output into the job's table, None if it has none.
+
+    With `once`, not if a snapshot of late says that this run did so: None then, too. Jobs that
+    share a table would else take turns for ever, each with its own row of a document.
 
     Raises
     ------
@@ -62,14 +65,15 @@ def publish(job: Job, layout: Layout, manifest: Manifest) -> Upserted | None:
     if job.output.format == "parquet":
         return None
     schema = documents_schema(arrow_type(manifest.schema))
-    documents = Documents.of(layout, manifest.documents, schema)
 
     def properties(plan: Plan) -> Mapping[str, str]:
-        return _properties(manifest, plan, len(documents.digests))
+        return _properties(manifest, plan, len(plan.write))
 
     try:
         with _opened(job, layout) as table:
-            return upsert(table, documents, properties)
+            if once and table.load() is not None and manifest.run_id in table.runs():
+                return None
+            return upsert(table, Documents.of(layout, manifest.documents, schema), properties)
     except PagelakeError:
         raise
     except Exception as error:  # of a catalog's or store's own client, which may be any

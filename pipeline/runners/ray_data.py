@@ -5,17 +5,13 @@ Where a setting differs from Ray's default, a comment says why.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 # Ray reads these when it is imported. The first keeps tasks that ask for no GPU from warning on
 # every start, the second keeps the C++ core's advice to Ray's own developers off the terminal:
@@ -30,29 +26,24 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from pipeline import errors
-from pipeline.errors import JobError, PagelakeError, RunError, UserError
+from pipeline.errors import PagelakeError, RunError, UserError
 from pipeline.lake.plans import (
     count_rows,
     plans_of,
 )
 from pipeline.records import Plan
 from pipeline.runners.metrics import RunMetrics
-from pipeline.runners.placement import actor_options, actor_share, task_options
+from pipeline.runners.placement import actor_options, task_options
+from pipeline.runners.ray_start import check_resources, configure, refuse_local_files, start
 from pipeline.runners.ray_steps import AnswerActor, CommitTask, DrawTask, PlanTask
-from pipeline.runners.reach import refuse_unshared
 from pipeline.runners.receipt import Receipt
 from pipeline.runners.recipe import Recipe
 from pipeline.stages.plan import PAGES_PER_SHARD
 
-_OBJECT_STORE_BYTES = 1 << 30
-_NEVER_SPLIT = 1 << 40
-_BLOCKS_AHEAD = 256
 _RAISED = re.compile(
     r"(?:(?P<module>[a-z_][\w.]*)\.(?P<name>[A-Z]\w*)|[A-Z]\w*(?:Error|Exception)): (?P<message>.+)"
 )
 _SYSTEM_ERROR = re.compile(r"\[Errno \d+\] .+")
-_PLENTY = 1 << 30
-_KEEP_WORKERS_MS = 600_000
 
 
 class RayRunner:
@@ -71,12 +62,12 @@ class RayRunner:
     def __enter__(self) -> Self:
         if not ray.is_initialized():
             try:
-                _start(self._recipe)
+                start(self._recipe)
             except Exception as error:  # a bare one too, if the machine is too busy for it
                 raise RunError(f"Ray does not start: {' '.join(str(error).split())}") from error
             self._started = True
-        _refuse_local_files(self._recipe)
-        _configure()
+        refuse_local_files(self._recipe)
+        configure()
         return self
 
     def __exit__(
@@ -113,7 +104,7 @@ class RayRunner:
         A shard is one task and its samples are one block, however many bytes they turn out to be:
         Ray can replay a task only if it gives the same number of blocks again.
         """
-        _check_resources(self._recipe)
+        check_resources(self._recipe)
         DataContext.get_current().execution_options.preserve_order = False
         try:
             for table in _stream(self.receipts(shards)):
@@ -171,69 +162,6 @@ class RayRunner:
         )
 
 
-def _start(recipe: Recipe) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    resources = recipe.job.resources
-    cpus = resources.cpus or os.cpu_count() or 1
-    # Ray tells of every worker that dies on standard output, whatever it is asked: that is the
-    # place of --json, and of a page that ends its workers the table tells.
-    ray._private.worker._worker_logs_enabled = False
-    with _muted():
-        if address := os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(2, math.ceil(cpus)),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                # What tells a cluster's machines apart, this one has enough of.
-                resources=dict.fromkeys(
-                    (*resources.custom_per_actor, *resources.custom_per_task), _PLENTY
-                ),
-                include_dashboard=False,
-                # Ray ends a worker that is idle for a second once there are more than cores, and
-                # on a laptop would start a process anew for nearly every commit. It also keeps what
-                # became of 100,000 tasks, some kB each, for a dashboard that is not there.
-                _system_config={
-                    "idle_worker_killing_time_threshold_ms": _KEEP_WORKERS_MS,
-                    "task_events_report_interval_ms": 0,
-                },
-                **quiet,
-            )
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Silence the process's standard error, for what Ray's core writes there as it starts."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _configure() -> None:
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # Data must never be dropped to go on: items fail as rows, and everything else stops the run.
-    context.max_errored_blocks = 0
-    # A slow model is no stall; Ray would end a run that commits nothing for half an hour.
-    context.execution_no_progress_timeout_s = -1
-    context.max_consecutive_actor_init_deaths = 3
-    context.target_max_block_size = _NEVER_SPLIT
-    # Of our tasks only those that number the shards give more than one block, of a few bytes each.
-    # At two blocks a look of the driver's that takes minutes for thousands of shards, and a core
-    # meanwhile: on a laptop the one that drawing waits for.
-    context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_AHEAD
-
-
 def _samples_a_call(recipe: Recipe) -> int:
     """Return the fewest samples that a full shard has, of which an actor gets so many at a time.
 
@@ -254,33 +182,6 @@ def _pool(recipe: Recipe) -> ActorPoolStrategy:
         max_tasks_in_flight_per_actor=2 * calls,
         enable_true_multi_threading=True,
     )
-
-
-def _check_resources(recipe: Recipe) -> None:
-    """Raise JobError if the actors and one drawing task can never run together.
-
-    Ray would wait for ever. A cluster may grow, so only a Ray of our own is checked.
-    """
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    actor, has = actor_share(recipe.job), ray.cluster_resources()
-    count = recipe.job.resources.actors.min
-    for what, key, spare in (("CPU", "num_cpus", 1), ("GPU", "num_gpus", 0)):
-        wanted = count * actor.get(key, 0)
-        if wanted + spare > has.get(what, 0) and wanted > 0:
-            raise JobError(
-                f"resources: {count} actors want {wanted:g} {what}s"
-                f"{' and drawing wants one' if spare else ''}, and this machine's Ray has "
-                f"{has.get(what, 0):g}; lower resources.{key.removeprefix('num_')}_per_actor"
-            )
-
-
-def _refuse_local_files(recipe: Recipe) -> None:
-    """Raise JobError if the cluster has machines that do not see the job's files."""
-    own = ray.get_runtime_context().get_node_id()
-    alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if set(alive.values()) - {alive.get(own)}:
-        refuse_unshared(recipe.job, "the cluster has others")
 
 
 def _stream(dataset: ray.data.Dataset) -> Iterator[pa.Table]:

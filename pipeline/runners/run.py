@@ -25,6 +25,7 @@ from pipeline.lake.lock import Lock
 from pipeline.lake.plans import forget_run
 from pipeline.lake.publish import check, publish
 from pipeline.lake.stores import Stores
+from pipeline.lake.swap import heal
 from pipeline.lake.types import arrow_type
 from pipeline.records import FailureKind
 from pipeline.runners.claim import claim, forget_others, note
@@ -87,7 +88,8 @@ def failure_kinds(text: str | None) -> frozenset[FailureKind] | None:
 def run(job: Job, options: Options, console: Console) -> Summary:
     """Run a job to its end. Resumes by itself: pages that earlier runs committed are not redone.
 
-    An incremental one that finds nothing new leaves no trace, and its summary has no `run_id`.
+    An incremental one that finds nothing new leaves the tables as they are, unless an earlier run
+    was killed as it published them; its summary has no `run_id`.
 
     Raises
     ------
@@ -109,11 +111,11 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     layout.prepare()
     check(job, layout, arrow_type(recipe.schema.document))
     with Lock(layout, recipe.provenance.run_id) as lock:
-        return _run(layout, lock, recipe, discovery, options, console, started)
+        return _run(Ledger(layout), lock, recipe, discovery, options, console, started)
 
 
 def _run(
-    layout: Layout,
+    ledger: Ledger,
     lock: Lock,
     recipe: Recipe,
     discovery: Discovery,
@@ -122,8 +124,7 @@ def _run(
     started: float,
 ) -> Summary:
     """Run on an output that nobody else writes to."""
-    job = recipe.job
-    ledger = Ledger(layout)
+    job, layout = recipe.job, ledger.layout
     recipe = claim(ledger, recipe, fresh=options.fresh)
     newcomers = None
     if options.incremental:
@@ -132,7 +133,7 @@ def _run(
     progress.planning()
     listing = list_documents(layout, recipe, discovery, options.limit, options.retry, newcomers)
     if not len(listing):
-        return _nothing_new(layout, recipe, discovery, newcomers, started)
+        return _nothing_new(ledger, lock, recipe, discovery, newcomers, started)
     watch = _watch(recipe, progress)
     with (
         _runner(recipe, options.runner, watch) as runner,
@@ -142,7 +143,7 @@ def _run(
         note(layout, recipe)
         planned = plan_documents(layout, recipe, runner, listing, progress, newcomers)
         if planned.documents == 0:
-            return _nothing_new(layout, recipe, discovery, newcomers, started)
+            return _nothing_new(ledger, lock, recipe, discovery, newcomers, started)
         progress.pausing()
         done = done_set(ledger, recipe.provenance.fingerprint, options.retry)
         work = shard_work(layout, recipe, planned, done)
@@ -181,17 +182,19 @@ def _run(
 
 
 def _nothing_new(
-    layout: Layout,
+    ledger: Ledger,
+    lock: Lock,
     recipe: Recipe,
     discovery: Discovery,
     newcomers: Newcomers | None,
     started: float,
 ) -> Summary:
-    """End an ingest that has nothing to take in."""
+    """End an ingest that has nothing to take in; what a killed run left half done is ended, too."""
+    layout = ledger.layout
     forget_run(layout, recipe.provenance.run_id)
-    # An earlier run may have been killed before it brought its lake table up to date.
-    manifest = Ledger(layout).manifest()
-    table = None if manifest is None else publish(recipe.job, layout, manifest)
+    heal(ledger, lock.require)
+    manifest = ledger.manifest()
+    table = None if manifest is None else publish(recipe.job, layout, manifest, once=True)
     return Summary(
         run_id=None,
         output=layout.uri,

@@ -11,9 +11,11 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,33 +54,37 @@ class Sending:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """A job that the cluster has taken."""
+class Submission:
+    """A job that has its id, and is packed to be sent to a cluster that answers."""
 
     job_id: str
     address: str
     output: str
+    _send: Callable[[], None]
+
+    def send(self) -> None:
+        """Send it. Raises JobError if the cluster does not take it, RunError if it is gone."""
+        self._send()
 
     def to_json(self) -> str:
         """Return one JSON object."""
-        return json.dumps(asdict(self))
+        return json.dumps({name: getattr(self, name) for name in ("job_id", "address", "output")})
 
 
-def submit(
+@contextmanager
+def submission(
     job: Job,
     arguments: Sequence[str],
     address: str,
     sending: Sending,
     say: Callable[[str], None],
-) -> Submitted:
-    """Send a job to the cluster at `address`, to be run with the `arguments` of `pagelake run`.
+) -> Iterator[Submission]:
+    """Pack a job for the cluster at `address`, to be run with the `arguments` of `pagelake run`.
 
     Raises
     ------
     UserError
-        If the job cannot run there, or the cluster does not take it.
-    RunError
-        If the cluster stops answering.
+        If the job cannot run there, or the cluster does not answer.
     """
     sending.check()
     refuse_unshared(job, "the cluster's machines do not see it")
@@ -97,7 +103,8 @@ def submit(
             say(line)
         job_id = _new_id(job.name)
         version = __version__ if package is None else wheel_version(package)
-        cluster.submit(
+        send = partial(
+            cluster.submit,
             job_id,
             command(arguments, version),
             _runtime_env(folder, package, sending),
@@ -105,7 +112,7 @@ def submit(
             stores=json.dumps({uri: store.model_dump() for uri, store in job.stores.items()}),
             pagelake=version,
         )
-    return Submitted(job_id, cluster.address, job.output.uri)
+        yield Submission(job_id, cluster.address, job.output.uri, send)
 
 
 def follow(cluster: Cluster, job_id: str, say: Callable[[str], None]) -> tuple[ClusterJob, str]:

@@ -73,6 +73,9 @@ class Summary:
         if self.run_id is None:
             text = f"nothing new: {self.listed['unchanged']:,} documents as they were"
             console.print(f"{text} ({self.wall_s:.1f} s)", highlight=False)
+            if self.table is not None and self.table.committed:
+                text = f"the table lacked what an earlier run made: {_table(self.table)}"
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
             return
         table = Table(title=f"run {self.run_id}", title_justify="left", show_header=False)
         table.add_column(style="bold")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,19 @@ from pipeline.lake.keys import KeySet, as_array, text_key
 from pipeline.lake.layout import DOCUMENTS, PAGES, Layout
 from pipeline.lake.ledger import Counts, Ledger, Manifest
 from pipeline.lake.merge import merge_records
-from pipeline.lake.parquet import compact, count_rows, count_values, document_keys, names_hash
-from pipeline.lake.tables import documents_schema, documents_table, pages_schema
+from pipeline.lake.parquet import (
+    compact,
+    count_rows,
+    count_values,
+    document_keys,
+    names_hash,
+)
+from pipeline.lake.swap import swap
+from pipeline.lake.tables import (
+    documents_schema,
+    documents_table,
+    pages_schema,
+)
 from pipeline.lake.types import arrow_type
 from pipeline.lake.values import converter
 from pipeline.records import (
@@ -213,12 +224,7 @@ def assemble(
         finished_at=datetime.now(UTC),
         folded={one.name: one.written_at.isoformat() for one in found.commits},
     )
-    before_publishing()
-    ledger.publish(manifest)
-    ledger.sweep(replace(found, manifest=manifest))
-    manifest = replace(manifest, folded={})  # no such commit is there any more
-    before_publishing()
-    ledger.publish(manifest)
+    manifest = swap(ledger, found, manifest, before_publishing)
     return Assembly(manifest, tally.documents, tally.failures, tally.pages, documents.carried)
 
 

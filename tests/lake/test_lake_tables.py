@@ -24,7 +24,7 @@ from pipeline.lake import upsert as upserting
 from pipeline.lake.columns import conform
 from pipeline.lake.delta import DeltaLakeTable
 from pipeline.lake.iceberg import IcebergTable, embedded_catalog
-from pipeline.lake.lake_table import LakeTable
+from pipeline.lake.lake_table import RUN, LakeTable
 from pipeline.lake.layout import Layout
 from pipeline.lake.parquet import write_tables
 from pipeline.lake.stores import Stores
@@ -101,6 +101,16 @@ def test_the_same_documents_again_make_no_snapshot(lake: Lake) -> None:
     assert (counts(first), first.committed) == ((50, 0, 0, 50), True)
     assert (counts(again), again.committed) == ((0, 0, 50, 50), False)
     assert again.snapshot == first.snapshot
+
+
+def test_a_table_tells_which_runs_made_its_snapshots(lake: Lake) -> None:
+    lake.upsert(make_documents(lake.layout, "a", 2), **{RUN: "r1"})
+    lake.upsert(make_documents(lake.layout, "b", 2))
+    lake.upsert(make_documents(lake.layout, "c", 3), **{RUN: "r2"})
+    table = OPEN[lake.format](lake.folder)
+    assert table.load() is not None
+    assert table.runs() == {"r1", "r2"}
+    table.close()
 
 
 def test_a_changed_document_takes_the_place_of_its_row(lake: Lake) -> None:

@@ -33,6 +33,14 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
 
 
 @pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """A folder that documents arrive in."""
+    made = tmp_path / "in"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
 def run_job() -> Callable[..., Summary]:
     """Run a job quietly, in this process unless told otherwise."""
 

@@ -18,8 +18,10 @@ import psutil
 import pytest
 import yaml
 
+from pipeline import cluster_commands
 from pipeline.errors import JobError
 from pipeline.runners.cluster import Cluster
+from pipeline.runners.submit import status_of
 
 TOKEN = "0123456789abcdef" * 4
 Run = subprocess.CompletedProcess[str]
@@ -76,8 +78,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 
 def test_a_submitted_job_ends_with_its_own_exit_code_and_summary(
-    head: Head, demo: Path, tmp_path: Path
+    head: Head, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
     job = {
         "input": {"paths": [str(demo / "documents" / "image-01.png"), "broken.pdf"]},
@@ -93,12 +96,11 @@ def test_a_submitted_job_ends_with_its_own_exit_code_and_summary(
     summary = json.loads(done.stdout)
     assert summary["documents"] == {"ok": 1, "failed": 1}
     first, *said = done.stderr.splitlines()
-    assert first.startswith("submitted two-pages-")
+    assert first.startswith("submitting two-pages-")
     assert "assembling documents" in said
     assert not any("INFO" in line or "Running entrypoint" in line for line in said)
-    job_id = first.removeprefix("submitted ")
-    told = head.pagelake("status", job_id, "--address", head.address, "--json")
-    found = json.loads(told.stdout)
+    job_id = first.removeprefix("submitting ")
+    found = json.loads(status_of(Cluster(head.address), job_id).to_json())
     assert (found["state"], found["exit_code"]) == ("FAILED", 3)
     assert found["output"]["finished"]["documents"] == {"ok": 1, "failed": 1}
 
@@ -125,8 +127,8 @@ def test_whoever_stops_following_leaves_the_job_running_until_it_is_stopped(
     assert follower.returncode == 130
     assert f"stop it with: pagelake stop sleeper --address {head.address}" in said
     assert cluster.job("sleeper").state == "RUNNING"
-    stopped = head.pagelake("stop", "sleeper", "--address", head.address)
-    assert (stopped.returncode, cluster.job("sleeper").state) == (0, "STOPPED")
+    cluster_commands.stop("sleeper", head.address)
+    assert cluster.job("sleeper").state == "STOPPED"
 
 
 def test_what_is_wrong_with_a_cluster_or_a_job_id_is_one_line(

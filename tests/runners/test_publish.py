@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from pyiceberg.catalog import load_catalog
+from rich.console import Console
 from s3_server import KEYS, S3Server
 
 from pipeline import cli
@@ -94,6 +96,36 @@ def test_a_run_that_died_before_the_table_is_made_up_for_by_the_next(
     assert again.done.pages == 0
     assert counts(again) == (2, 0, 0, True)
     assert DeltaTable(str(tmp_path / "out" / "delta")).count() == 2
+
+
+def test_an_ingest_of_nothing_brings_a_table_up_to_date_and_then_leaves_it(
+    tmp_path: Path,
+    pile: Path,
+    make_job: MakeJob,
+    run_job: RunJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreachable(*_: Any) -> None:
+        raise OSError("the store is gone")
+
+    uri = str(tmp_path / "table")
+    ours, theirs = (
+        make_job([pile], **FAKE, output={"uri": str(tmp_path / n), "format": "delta", "table": uri})
+        for n in ("ours", "theirs")
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.lake.publish.upsert", unreachable)
+        with pytest.raises(RunError, match="is not up to date"):
+            run_job(ours)
+    made_up = run_job(ours, incremental=True)
+    assert (made_up.run_id, counts(made_up)) == (None, (2, 0, 0, True))
+    said = io.StringIO()
+    made_up.print(Console(file=said, width=1000))
+    assert f"the table lacked what an earlier run made: {uri}: 2 inserted" in said.getvalue()
+    run_job(theirs, fresh=True)  # other rows of the same documents
+    monkeypatch.setattr("pipeline.lake.publish.upsert", lambda *_: pytest.fail("they compare"))
+    assert [run_job(job, incremental=True).table for job in (ours, theirs)] == [None, None]
+    assert DeltaTable(uri).version() == 2
 
 
 def test_a_table_that_cannot_hold_the_schema_is_refused_before_a_page_is_read(

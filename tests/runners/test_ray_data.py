@@ -75,7 +75,7 @@ def test_rays_news_of_workers_stays_off_standard_output(
     told = {"pid": "raylet", "lines": ["a worker died"], "ip": "", "job": None}
     worker.print_worker_logs(told, sys.stdout)
     assert "a worker died" in capsys.readouterr().out
-    ray_data._start(prepare(make_job(["x"], model=FAKE), "run"))
+    ray_data.start(prepare(make_job(["x"], model=FAKE), "run"))
     worker.print_worker_logs(told, sys.stdout)
     assert capsys.readouterr().out == ""
 
@@ -141,7 +141,7 @@ def test_a_ray_that_does_not_start_in_time_is_told_in_one_line(
     def start(_: Recipe) -> None:
         raise Exception("The node timed out\nduring startup")  # as Ray does, no kind of its own
 
-    monkeypatch.setattr(ray_data, "_start", start)
+    monkeypatch.setattr(ray_data, "start", start)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     recipe, _ = written(make_job(["x"]), 1)
     with pytest.raises(RunError, match="Ray does not start: The node timed out during startup"):
