@@ -167,7 +167,7 @@ def test_after_a_commit_others_may_commit_as_often_as_they_like(
 
     def overtaken(self: DeltaTable, *arguments: Any, **more: Any) -> None:
         write(self, *arguments, **more)
-        for _ in range(60):
+        for _ in range(51):
             write(self, [], "append", self.schema())
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", overtaken)
