@@ -125,7 +125,8 @@ def _child(format_: str, folder: Path) -> None:
     n_states = len(list((folder / "out" / "documents").iterdir()))
     state = int((folder / "state").read_text()) if (folder / "state").exists() else 0
     while True:
-        bring(format_, folder, state % n_states)
+        for one in format_.split("+"):
+            bring(one, folder, state % n_states)
         print(state % n_states, flush=True)
         state += 1
 
@@ -239,7 +240,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--child", nargs=2, metavar=("FORMAT", "FOLDER"))
+    parser.add_argument("--child", nargs=2, metavar=("FORMAT+FORMAT", "FOLDER"))
     options = parser.parse_args()
     if options.child:
         _child(options.child[0], Path(options.child[1]))

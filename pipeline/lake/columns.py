@@ -6,7 +6,7 @@ their rows; what it lacks is added to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,13 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """
     columns = _children(list(batch.schema), list(schema), batch.columns, batch.num_rows)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def picked(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """Return some columns of a table, of text if it has none of that name."""
+    return pa.schema(
+        [schema.field(name) if name in schema.names else (name, pa.string()) for name in names]
+    )
 
 
 def described(schema: pa.Schema, key: str) -> pa.Schema:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.lake.columns import additions, conform, described
+from pipeline.lake.columns import additions, conform, described, picked
 from pipeline.lake.lake_table import (
     COMMIT,
     RUN,
@@ -23,10 +23,11 @@ from pipeline.lake.lake_table import (
     delete_quietly,
     write_rolling,
 )
-from pipeline.lake.parquet import KEY_ROWS
+from pipeline.lake.parquet import KEY_ROWS, footer_rows
+from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
-from pipeline.lake.upsert import footer_rows
-from pipeline.store_settings import Store
+from pipeline.lake.table_stores import delta_options
+from pipeline.store_settings import SCHEMES
 
 _KNOWN_FEATURES: Final = frozenset(
     {"appendOnly", "changeDataFeed", "invariants", "timestampNtz", "v2Checkpoint"}
@@ -35,7 +36,6 @@ _KNOWN_FEATURES: Final = frozenset(
 _APPEND_ONLY: Final = "delta.appendOnly"
 _FORBIDDEN = frozenset(" ,;{}()\n\t=")
 _BATCH_ROWS = 4096
-_LOOK_BACK = 50
 
 
 class DeltaLakeTable:
@@ -48,9 +48,15 @@ class DeltaLakeTable:
         self.label = f"output.table {uri}"
         self._filesystem, self._root = stores.filesystem(uri)
         local = "://" not in uri
-        self._uri = str(Path(uri).expanduser().absolute()) if local else uri.rstrip("/")
+        self._uri = (
+            str(Path(uri).expanduser().absolute()) if local else uri.partition("?")[0].rstrip("/")
+        )
         self._root = self._uri if local else self._root.rstrip("/")
-        self._options = storage_options(uri, stores.store(uri))
+        self._options: dict[str, str] = {}
+        if (scheme := uri.partition("://")[0]) in SCHEMES and not local:
+            self._options = delta_options(bucket_of(uri, stores.store(uri)))
+            if SCHEMES[scheme] == "gs":  # the one name that deltalake has for it
+                self._uri = f"gs{self._uri.removeprefix(scheme)}"
         self._table: Any = None
 
     def load(self) -> pa.Schema | None:
@@ -100,13 +106,23 @@ class DeltaLakeTable:
 
     def files(self) -> list[TableFile]:
         """See `LakeTable.files`."""
-        return [] if self._table is None else _files(self._table)
+        if self._table is None:
+            return []
+        found = pa.table(self._table.get_add_actions(flatten=True)).to_pylist()
+        return [TableFile(one["path"], self._n_rows(one), int(one["size_bytes"])) for one in found]
+
+    def _n_rows(self, action: Mapping[str, Any]) -> int:
+        """Return a file's rows: writers need not say how many there are."""
+        if (told := action.get("num_records")) is not None:
+            return int(told)
+        with self._filesystem.open_input_file(self._path(action["path"])) as stream:
+            return footer_rows(stream)
 
     def read(self, file: TableFile, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """See `LakeTable.read`."""
         schema = pa.schema(self._table.schema().to_arrow())
         if columns is not None:
-            schema = pa.schema([_named(schema, name) for name in columns])
+            schema = picked(schema, columns)
         with (
             self._filesystem.open_input_file(self._path(file.path)) as stream,
             pq.ParquetFile(stream) as parquet,
@@ -169,7 +185,7 @@ class DeltaLakeTable:
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 
-        now = int(time.time() * 1000)
+        before, now = self._table.version(), int(time.time() * 1000)
         actions: list[Any] = [
             RemoveAction(file.path, True, now, file.n_bytes, {}) for file in removed
         ]
@@ -184,24 +200,20 @@ class DeltaLakeTable:
                 commit_properties=CommitProperties(dict(properties), max_commit_retries=0),
             )
         except Exception as error:
-            landed = self._landed(properties[COMMIT])
-            if landed is None and isinstance(error, CommitFailedError):
+            if self._landed(before, properties[COMMIT]):
+                return str(before + 1)
+            if isinstance(error, CommitFailedError):
                 raise ConflictError from error
-            if landed is None:
-                raise
-            return landed
-        landed = self._landed(properties[COMMIT])
-        if landed is None:
-            raise ConflictError  # others have committed more than we look back
-        return landed
+            raise
+        return str(before + 1)  # never another one: deltalake was told not to try again
 
-    def _landed(self, mark: str) -> str | None:
-        """Return the version that has our mark, None if there is none of late."""
+    def _landed(self, before: int, mark: str) -> bool:
+        """Return True if a version after the one that was loaded has our mark."""
         self.load()
-        for entry in self._table.history(_LOOK_BACK):
-            if entry.get(COMMIT) == mark:
-                return str(entry["version"])
-        return None
+        n_newer = 0 if self._table is None else self._table.version() - before
+        return n_newer > 0 and any(
+            entry.get(COMMIT) == mark for entry in self._table.history(n_newer)
+        )
 
     def rows(self, snapshot: str) -> int:
         """See `LakeTable.rows`."""
@@ -218,38 +230,6 @@ class DeltaLakeTable:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{unquote(name)}"
-
-
-def storage_options(uri: str, store: Store) -> dict[str, str]:
-    """Translate a store's settings; keys and secrets are left to the environment."""
-    options = {"timeout": f"{store.timeout_s:g}s"}
-    if uri.startswith(("s3://", "s3a://")):
-        options |= {
-            key: value
-            for key, value in {
-                "aws_endpoint_url": store.endpoint,
-                "aws_region": store.region,
-                "aws_profile": store.profile,
-                "aws_skip_signature": "true" if store.anonymous else None,
-            }.items()
-            if value
-        }
-    elif store.account:
-        options["azure_storage_account_name"] = store.account
-    if store.endpoint and store.endpoint.startswith("http://"):
-        options["allow_http"] = "true"
-    return options
-
-
-def _files(table: Any) -> list[TableFile]:
-    found = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    return [
-        TableFile(one["path"], int(one["num_records"]), int(one["size_bytes"])) for one in found
-    ]
-
-
-def _named(schema: pa.Schema, name: str) -> pa.Field:
-    return schema.field(name) if name in schema.names else pa.field(name, pa.string())
 
 
 def _paths(schema: pa.Schema) -> Iterator[str]:

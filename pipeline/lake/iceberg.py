@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from pipeline.errors import OutputError
-from pipeline.lake.columns import additions, conform, described, field_id
+from pipeline.lake.columns import additions, conform, described, field_id, picked
 from pipeline.lake.lake_table import (
     COMMIT,
     RUN,
@@ -22,8 +22,10 @@ from pipeline.lake.lake_table import (
     write_rolling,
 )
 from pipeline.lake.parquet import KEY_ROWS
+from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
-from pipeline.store_settings import Store
+from pipeline.lake.table_stores import iceberg_properties
+from pipeline.store_settings import SCHEMES
 
 _BATCH_ROWS = 4096
 _EMBEDDED: Final = "pagelake"
@@ -92,7 +94,7 @@ class IcebergTable:
         """See `LakeTable.read`. Columns are found by their ids: they may have had other names."""
         schema = self._columns(self._schema())
         if columns is not None:
-            schema = pa.schema([_named(schema, name) for name in columns])
+            schema = picked(schema, columns)
         with (
             self._table.io.new_input(file.path).open(seekable=True) as stream,
             pq.ParquetFile(stream) as parquet,
@@ -235,7 +237,9 @@ def named_catalog(name: str, stores: Stores, uri: str) -> Any:
     Raises
     ------
     OutputError
-        If there is no such catalog.
+        If there is no such catalog, or the store's settings cannot be handed on to it.
+    ValueError
+        If the store's settings do not fit together.
     """
     from pyiceberg.catalog import load_catalog
     from pyiceberg.utils.config import Config
@@ -247,23 +251,11 @@ def named_catalog(name: str, stores: Stores, uri: str) -> Any:
             f" or by PYICEBERG_CATALOG__{name.upper()}__URI and its like"
         )
     warehouse = str(configured.get("warehouse", ""))
-    store = stores.store(warehouse if "://" in warehouse else uri)
-    properties: dict[str, Any] = {**file_io_properties(store), **configured}
+    place = warehouse if "://" in warehouse else uri
+    properties: Mapping[str, Any] = configured
+    if place.partition("://")[0] in SCHEMES:
+        properties = iceberg_properties(bucket_of(place, stores.store(place)), configured)
     return load_catalog(name, **properties)
-
-
-def file_io_properties(store: Store) -> dict[str, str]:
-    """Translate a store's settings; keys and secrets are left to the environment."""
-    properties = {
-        "s3.endpoint": store.endpoint,
-        "s3.region": store.region,
-        "s3.profile-name": store.profile,
-        "s3.anonymous": "true" if store.anonymous else None,
-        "adls.account-name": store.account,
-        "s3.connect-timeout": f"{store.timeout_s:g}",
-        "s3.request-timeout": f"{store.timeout_s:g}",
-    }
-    return {key: value for key, value in properties.items() if value is not None}
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
@@ -278,7 +270,3 @@ def _plain(type_: pa.DataType) -> pa.DataType:
     if pt.is_large_string(type_):
         return pa.string()
     return pa.binary() if pt.is_large_binary(type_) else type_
-
-
-def _named(schema: pa.Schema, name: str) -> pa.Field:
-    return schema.field(name) if name in schema.names else pa.field(name, pa.string())

@@ -10,7 +10,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipeline.errors import JobError, OutputError, PagelakeError, RunError, one_line
+from pipeline.errors import JobError, OutputError, PagelakeError, RunError, printable
 from pipeline.job import Job
 from pipeline.lake.lake_table import LakeTable
 from pipeline.lake.layout import Layout
@@ -23,6 +23,12 @@ from pipeline.lake.upsert import Documents, Plan, Upserted, load_checked, upsert
 NAMESPACE: Final = "pagelake"
 """Where tables lie that a job gives no name."""
 
+_MISTAKES: Final = frozenset(
+    {"UnauthorizedError", "ForbiddenError", "OAuthError", "BadRequestError", "NotInstalledError"}
+    | {"ValidationError", "TableNotFoundError", "SchemaMismatchError"}
+)
+"""Errors of pyiceberg and deltalake, which are imported only where a job needs them."""
+
 _PACKAGES: Final = {"iceberg": "pyiceberg", "delta": "deltalake"}
 
 
@@ -32,20 +38,25 @@ def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
     Raises
     ------
     UserError
-        If it cannot.
+        If it cannot, by the user's doing.
+    RunError
+        If the table cannot be reached, which may pass.
     """
     if job.output.format == "parquet":
         return
     try:
         with _opened(job, layout) as table:
             load_checked(table, documents_schema(record_type))
+            table.files()  # refuses those that cannot be read
     except PagelakeError:
         raise
     except Exception as error:  # of a catalog's or store's own client, which may be any
-        raise OutputError(
-            f"output.format {job.output.format}: the table cannot be reached ({_said(error)}); "
-            "check output.table, output.catalog, stores and the credentials"
-        ) from error
+        said = f"output.format {job.output.format}: the table cannot be reached ({_said(error)})"
+        if _is_mistake(error):
+            raise OutputError(
+                f"{said}; check output.table, output.catalog, stores and the credentials"
+            ) from error
+        raise RunError(f"{said}; run again when it can be") from error
 
 
 def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False) -> Upserted | None:
@@ -138,5 +149,13 @@ def _identifier(name: str) -> str:
     return re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_") or "documents"
 
 
+def _is_mistake(error: Exception) -> bool:
+    """Return True if a client's error is one that trying again cannot mend."""
+    wrong = ValueError | PermissionError | FileNotFoundError
+    return isinstance(error, wrong) or type(error).__name__ in _MISTAKES
+
+
 def _said(error: Exception) -> str:
-    return one_line(error) or type(error).__name__
+    """Return what a client says as one line; deltalake's own is coloured."""
+    said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return printable(said)[:300] or type(error).__name__

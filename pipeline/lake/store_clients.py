@@ -136,19 +136,46 @@ def _client(bucket: Bucket) -> Client:
     return _gs(bucket, common) if bucket.kind == "gs" else _az(bucket, common)
 
 
-def _s3(bucket: Bucket, common: dict[str, Any]) -> S3Store:
-    store = bucket.store
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """How a bucket of S3 is reached: its settings, and what the profile and environment add."""
+
+    keys: AwsKeys
+    endpoint: str | None
+    region: str | None
+    """None if only Amazon can tell."""
+
+    def region_of(self, bucket: str) -> str:
+        """Return the bucket's region, for which Amazon may be asked."""
+        return self.region or _region_of(bucket) or _usual_region(self.keys)
+
+
+def s3_access(store: Store) -> S3Access:
+    """Return how a store of S3 is reached.
+
+    Raises
+    ------
+    ValueError
+        If its profile is not there, or there are no credentials.
+    """
     keys = AwsKeys() if store.anonymous else aws_keys(store.profile)
-    endpoint = store.endpoint or keys.endpoint
-    if endpoint is not None:
-        common["aws_endpoint_url_s3"] = _reachable(endpoint, common)
-    if keys.provider is not None:
-        common["credential_provider"] = keys.provider
-    region = store.region
-    if region is None and endpoint is None:
-        region = _region_of(bucket.name)
-    region = region or _environment(_REGIONS) or keys.region or "us-east-1"
-    return S3Store(bucket.name, region=region, **common)
+    endpoint, region = store.endpoint or keys.endpoint, store.region
+    if region is None and endpoint is not None:
+        region = _usual_region(keys)
+    return S3Access(keys, endpoint, region)
+
+
+def _usual_region(keys: AwsKeys) -> str:
+    return _environment(_REGIONS) or keys.region or "us-east-1"
+
+
+def _s3(bucket: Bucket, common: dict[str, Any]) -> S3Store:
+    access = s3_access(bucket.store)
+    if access.endpoint is not None:
+        common["aws_endpoint_url_s3"] = _reachable(access.endpoint, common)
+    if access.keys.provider is not None:
+        common["credential_provider"] = access.keys.provider
+    return S3Store(bucket.name, region=access.region_of(bucket.name), **common)
 
 
 @lru_cache

@@ -12,12 +12,12 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ConservationError, OutputError, RunError
@@ -25,8 +25,8 @@ from pipeline.lake.columns import misfits
 from pipeline.lake.keys import Keys, KeySet, as_array, digest_keys, last_places, text_key
 from pipeline.lake.lake_table import COMMIT, ConflictError, LakeTable, TableFile
 from pipeline.lake.layout import Layout
-from pipeline.lake.parquet import KEY_ROWS, read_batches
-from pipeline.lake.tables import DIGEST
+from pipeline.lake.parquet import BATCH_ROWS, KEY_ROWS, opened
+from pipeline.lake.tables import DIGEST, with_digests
 
 KEY_COLUMNS: Final = ("uri", "schema_id", DIGEST)
 
@@ -68,7 +68,7 @@ class Documents:
         """Read what identifies the rows. Raises ConservationError if two have one key."""
         keys, digests = [as_array([])], [as_array([])]
         for name in files:
-            for batch in read_batches(layout, name, KEY_COLUMNS, KEY_ROWS):
+            for batch in _digested(layout, name, KEY_COLUMNS, KEY_ROWS):
                 keys.append(row_keys(batch))
                 digests.append(digest_keys(batch[DIGEST]))
         every = np.concatenate(keys)
@@ -83,9 +83,22 @@ class Documents:
         """Stream the rows that a mask of all of them picks."""
         start = 0
         for name in self.files:
-            for batch in read_batches(self.layout, name):
+            for batch in _digested(self.layout, name):
                 yield batch.filter(pa.array(wanted[start : start + batch.num_rows]))
                 start += batch.num_rows
+
+
+def _digested(
+    layout: Layout, name: str, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Stream a file's rows; a version that knew no digests wrote rows that have none."""
+    with opened(layout, name) as file:
+        if DIGEST in file.schema_arrow.names:
+            yield from file.iter_batches(batch_rows, columns=columns)
+            return
+        for batch in file.iter_batches(BATCH_ROWS):
+            rows = with_digests(pa.Table.from_batches([batch]))
+            yield from rows.select(columns or rows.column_names).to_batches()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +182,7 @@ def upsert(
 def compare(table: LakeTable, files: Sequence[TableFile], documents: Documents) -> Plan:
     """Find out which documents the table lacks, and which of its rows they supersede."""
     size = len(documents.digests)
-    times = np.zeros(size, np.uint8)
+    times = np.zeros(size, np.uint8)  # that the table has a document: 2 stands for more
     changed = np.zeros(size, np.bool_)
     matches: dict[TableFile, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
     for file in files if size else ():
@@ -181,7 +194,8 @@ def compare(table: LakeTable, files: Sequence[TableFile], documents: Documents) 
             changed[row[digest_keys(batch[DIGEST])[here] != documents.digests[row]]] = True
             # A key that the table has twice, by somebody else's doing, is mended: one row stays.
             changed[row[times[row] > 0]] = True
-            np.add.at(times, row[times[row] < 2], 1)
+            some, n_times = np.unique(row, return_counts=True)
+            times[some] = np.minimum(times[some] + n_times, 2)
             places.append(here + start)
             rows.append(row)
             start += batch.num_rows
@@ -221,8 +235,16 @@ def _replace(
         mark = {COMMIT: secrets.token_hex(8)}
         return table.commit(staged, list(plan.drop), {**properties, **mark})
     except (ConflictError, ConservationError):
-        table.discard(staged)
+        _discard(table, staged)
         raise
+
+
+def _discard(table: LakeTable, staged: Sequence[TableFile]) -> None:
+    """Delete staged files, once the newest snapshot is seen not to name them."""
+    with suppress(Exception):  # of any client; what stays is invisible, and no harm
+        table.load()
+        named = {file.path for file in table.files()}
+        table.discard(file for file in staged if file.path not in named)
 
 
 def _rows(table: LakeTable, documents: Documents, plan: Plan) -> Iterator[pa.RecordBatch]:
@@ -259,8 +281,3 @@ def _result(
         unchanged=len(documents.digests) - plan.inserted - plan.replaced,
         rows=n_rows,
     )
-
-
-def footer_rows(stream: Any) -> int:
-    """Return how many rows a Parquet file has, by its own footer."""
-    return int(pq.read_metadata(stream).num_rows)

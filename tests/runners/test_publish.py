@@ -11,8 +11,10 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from deltalake.transaction import AddAction
 from pyiceberg.catalog import load_catalog
 from rich.console import Console
 from s3_server import KEYS, S3Server
@@ -20,9 +22,12 @@ from s3_server import KEYS, S3Server
 from pipeline import cli
 from pipeline.errors import OutputError, RunError
 from pipeline.job import Job
-from pipeline.lake.iceberg import embedded_catalog
+from pipeline.lake.delta import DeltaLakeTable
+from pipeline.lake.iceberg import IcebergTable, embedded_catalog
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
+from pipeline.lake.publish import check
+from pipeline.lake.stores import Stores
 from pipeline.lake.upsert import Upserted
 from pipeline.runners import run as running
 from pipeline.runners.summary import Summary
@@ -140,6 +145,55 @@ def test_a_table_that_cannot_hold_the_schema_is_refused_before_a_page_is_read(
         run_job(make_job([pile], **FAKE, output=output))
 
 
+def look(job: Job) -> None:
+    check(job, Layout.open(job.output.uri), pa.struct([("text", pa.string())]))
+
+
+def test_a_passing_fault_of_a_store_is_no_mistake_of_the_user(
+    tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job([tmp_path], **FAKE, output={"uri": str(tmp_path / "out"), "format": "delta"})
+
+    def fails(error: Exception) -> None:
+        def load(_: DeltaLakeTable) -> None:
+            raise error
+
+        monkeypatch.setattr(DeltaLakeTable, "load", load)
+
+    fails(OSError("S3 error\n \x1b[31m↳\x1b[0m no answer"))
+    with pytest.raises(RunError, match=r"cannot be reached \(S3 error ↳ no answer\); run again"):
+        look(job)
+    fails(PermissionError("denied"))
+    with pytest.raises(OutputError, match=r"denied\); check output\.table"):
+        look(job)
+
+
+def test_files_that_cannot_be_read_are_refused_before_any_work(
+    tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = {"uri": str(tmp_path / "out"), "format": "iceberg"}
+    job = make_job([tmp_path], **FAKE, output=output)
+
+    def deleted(_: IcebergTable) -> None:
+        raise OutputError("it has row-level deletes")
+
+    monkeypatch.setattr(IcebergTable, "files", deleted)
+    with pytest.raises(OutputError, match="row-level deletes"):
+        look(job)
+
+
+def test_files_that_a_delta_log_does_not_count_are_counted(tmp_path: Path) -> None:
+    schema = pa.schema([("uri", pa.string())])
+    made = DeltaTable.create(str(tmp_path), schema=schema)
+    pq.write_table(pa.table({"uri": ["a", "b"]}), tmp_path / "x.parquet")
+    size = (tmp_path / "x.parquet").stat().st_size
+    action = AddAction("x.parquet", size, {}, 1, True, "{}")
+    made.create_write_transaction([action], "append", made.schema())
+    table = DeltaLakeTable(str(tmp_path), Stores())
+    table.load()
+    assert [file.n_rows for file in table.files()] == [2]
+
+
 def test_a_catalog_that_nobody_knows_is_one_line(
     tmp_path: Path,
     pile: Path,
@@ -158,12 +212,13 @@ def test_a_catalog_that_nobody_knows_is_one_line(
     assert "pyiceberg knows no catalog 'nosuch'" in capsys.readouterr().err
 
 
-def test_a_delta_table_in_a_store(
-    s3: S3Server, pile: Path, make_job: MakeJob, run_job: RunJob
+def test_a_delta_table_in_a_store_that_the_environment_names(
+    s3: S3Server, pile: Path, make_job: MakeJob, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.make_bucket("delta-tables")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     output = {"uri": "s3://delta-tables/out", "format": "delta"}
-    job = make_job([pile], **FAKE, output=output, stores=s3.stores)
+    job = make_job([pile], **FAKE, output=output)
     assert counts(run_job(job)) == (2, 0, 0, True)
     assert counts(run_job(job, fresh=True)) == (0, 2, 0, True)
     options = {"aws_endpoint_url": s3.endpoint, "aws_region": "us-east-1", "allow_http": "true"}
