@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import JobError, printable
+from pipeline.errors import JobError, NotSubmittedError, printable
 from pipeline.terminal import (
     EXIT_INTERRUPTED,
     EXIT_NOT_ALL_OK,
@@ -90,8 +90,12 @@ def submit(
     ]
     loaded = load_job(job, settings or (), inputs or (), output, elsewhere=True)
     sending = submits.Sending(wheel, source, tuple(env or ()))
-    with interruptible("stopped; nothing was submitted"):
-        sent = submits.submit(loaded, arguments, _address(address), sending, _say)
+    try:
+        with interruptible("stopped; nothing was submitted"):
+            sent = submits.submit(loaded, arguments, _address(address), sending, _say)
+    except NotSubmittedError as error:
+        complain(str(error))
+        raise typer.Exit(EXIT_RUN_FAILED) from error
     if not follow:
         typer.echo(sent.to_json() if json else sent.job_id)
         return

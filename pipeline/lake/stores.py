@@ -49,13 +49,25 @@ class Stores:
             # pyarrow takes no name that is not UTF-8; the system does.
             return fs.LocalFileSystem(), os.fsdecode(unquote_to_bytes(rest))
         if scheme not in SCHEMES:
-            found, path = fs.FileSystem.from_uri(uri)
-            return found, path
+            return _of_arrow(uri)
         bucket = bucket_of(uri, self.store(uri))
         bucket.client()  # says now what is wrong with its settings
         key = unquote(rest.partition("?")[0].partition("/")[2]).strip("/")
         store = ObjectStore(bucket)
         return fs.PyFileSystem(store), store.path(key)
+
+
+def _of_arrow(uri: str) -> tuple[fs.FileSystem, str]:
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except ValueError as error:
+        if "Unrecognized filesystem type" not in str(error):
+            raise
+        known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, "hdfs", "file"))
+        raise ValueError(
+            f"unknown scheme {uri.partition('://')[0]}://; there are {known}"
+        ) from error
+    return filesystem, path
 
 
 def object_store(filesystem: fs.FileSystem) -> ObjectStore | None:
