@@ -93,6 +93,10 @@ class DeltaLakeTable:
         """See `LakeTable.snapshot`: a version's number."""
         return None if self._table is None else str(self._table.version())
 
+    def told(self) -> Iterator[Mapping[str, Any]]:
+        """See `LakeTable.told`."""
+        yield from [] if self._table is None else self._table.history(_LOOK_BACK)
+
     def files(self) -> list[TableFile]:
         """See `LakeTable.files`."""
         return [] if self._table is None else _files(self._table)

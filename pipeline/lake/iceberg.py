@@ -64,6 +64,12 @@ class IcebergTable:
         found = None if self._table is None else self._table.current_snapshot()
         return None if found is None else str(found.snapshot_id)
 
+    def told(self) -> Iterator[Mapping[str, Any]]:
+        """See `LakeTable.told`."""
+        for found in reversed([] if self._table is None else self._table.snapshots()):
+            if found.summary is not None:
+                yield found.summary.additional_properties
+
     def files(self) -> list[TableFile]:
         """See `LakeTable.files`."""
         return [] if self._table is None else self._files(None)

@@ -64,6 +64,10 @@ class LakeTable(Protocol):
         """Return the id of the snapshot loaded, None if there is none."""
         ...
 
+    def told(self) -> Iterator[Mapping[str, Any]]:
+        """Yield what was kept with snapshots, the newest first, as far back as is known."""
+        ...
+
     def files(self) -> list[TableFile]:
         """Return the data files of the snapshot loaded."""
         ...

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
-
-import pyarrow as pa
+from typing import Any, Final
 
 from pipeline.errors import JobError, OutputError, PagelakeError, RunError, one_line
 from pipeline.job import Job
@@ -26,8 +26,10 @@ NAMESPACE: Final = "pagelake"
 _PACKAGES: Final = {"iceberg": "pyiceberg", "delta": "deltalake"}
 
 
-def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
+def check(job: Job, layout: Layout, schema_id: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
     """Find out before any work whether a job's table can be reached and can hold its documents.
+
+    Returns warnings.
 
     Raises
     ------
@@ -35,10 +37,11 @@ def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
         If it cannot.
     """
     if job.output.format == "parquet":
-        return
+        return ()
     try:
         with _opened(job, layout) as table:
-            load_checked(table, documents_schema(record_type))
+            load_checked(table, documents_schema(arrow_type(schema)))
+            return _other_version(table, schema_id, schema)
     except PagelakeError:
         raise
     except Exception as error:  # of a catalog's or store's own client, which may be any
@@ -46,6 +49,24 @@ def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
             f"output.format {job.output.format}: the table cannot be reached ({_said(error)}); "
             "check output.table, output.catalog, stores and the credentials"
         ) from error
+
+
+def _other_version(table: LakeTable, schema_id: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warn of rows of another schema that has the same id: they are replaced, not stood beside."""
+    for told in table.told():
+        if told.get("pagelake.schema_id") == schema_id:
+            if told.get("pagelake.schema_sha256", _sha256(schema)) == _sha256(schema):
+                return ()
+            return (
+                f"{table.label} has rows of another schema named {schema_id}, and this job's rows "
+                "take the place of those of the same documents; to keep both, give the new schema "
+                "an $id of its own (or a file name, if it has no $id)",
+            )
+    return ()
+
+
+def _sha256(schema: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def publish(job: Job, layout: Layout, manifest: Manifest) -> Upserted | None:
@@ -91,6 +112,7 @@ def _properties(manifest: Manifest, plan: Plan, n_documents: int) -> dict[str, s
     names = ("run_id", "fingerprint", "schema_id", "pipeline_version")
     told = {name: getattr(provenance, name) for name in names}
     told["version"] = told.pop("pipeline_version")
+    told["schema_sha256"] = _sha256(manifest.schema)
     return {f"pagelake.{name}": str(value) for name, value in {**told, **counts}.items()}
 
 

@@ -231,22 +231,16 @@ def _connected(url: str) -> Any:
 
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private"):
         logging.getLogger(f"ray.{name}").setLevel(logging.CRITICAL)
-    with _greeting(url), _errors(url, ""), _address_given():
-        try:
-            return Client(url)
-        except AuthenticationError:
-            token = _token()
-            if token is None:
-                raise
-            return Client(url, headers={"Authorization": f"Bearer {token}"})
-
-
-@contextmanager
-def _greeting(url: str) -> Iterator[None]:
-    """Say of what goes wrong before anything was asked for that it is the address."""
     try:
-        yield
-    except RunError:
+        with _errors(url, ""), _address_given():
+            try:
+                return Client(url)
+            except AuthenticationError:
+                token = _token()
+                if token is None:
+                    raise
+                return Client(url, headers={"Authorization": f"Bearer {token}"})
+    except RunError:  # nothing has been asked for yet: it is the address
         raise JobError(
             f"no Ray job server answers at {url}: give the dashboard's address, such as "
             "http://head:8265"

@@ -21,9 +21,11 @@ from pipeline.job import Job
 from pipeline.lake.iceberg import embedded_catalog
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger
+from pipeline.lake.publish import check
 from pipeline.lake.upsert import Upserted
 from pipeline.runners import run as running
 from pipeline.runners.summary import Summary
+from pipeline.schema import load_schema
 
 MakeJob = Callable[..., Job]
 RunJob = Callable[..., Summary]
@@ -70,6 +72,15 @@ def test_runs_keep_an_iceberg_table_up_to_date(
     assert (told["pagelake.replaced"], told["pagelake.documents.ok"]) == ("2", "2")
     own = [str(path) for path in (tmp_path / "out" / "documents").glob("*.parquet")]
     assert sql(duckdb.sql, files) == sql(duckdb.sql, own)
+    _warns_of_another_schema_of_its_name(job)
+
+
+def _warns_of_another_schema_of_its_name(job: Job) -> None:
+    layout, schema = Layout.open(job.output.uri), load_schema("text.v1")
+    assert check(job, layout, schema.id, schema.document) == ()
+    assert check(job, layout, "text.v2", {**schema.document, "title": "Newer"}) == ()
+    [warning] = check(job, layout, schema.id, {**schema.document, "title": "Newer"})
+    assert "has rows of another schema named text.v1" in warning
 
 
 def test_a_run_that_died_before_the_table_is_made_up_for_by_the_next(
@@ -94,6 +105,7 @@ def test_a_run_that_died_before_the_table_is_made_up_for_by_the_next(
     assert again.done.pages == 0
     assert counts(again) == (2, 0, 0, True)
     assert DeltaTable(str(tmp_path / "out" / "delta")).count() == 2
+    _warns_of_another_schema_of_its_name(job)
 
 
 def test_a_table_that_cannot_hold_the_schema_is_refused_before_a_page_is_read(
