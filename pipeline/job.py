@@ -257,14 +257,11 @@ class Output(Section):
 def _check_table(format: str, table: str) -> None:
     if format == "delta" and "/" not in table:
         raise ValueError(f"table: '{table}' is no folder or URI; write ./{table} if you mean one")
-    if format != "iceberg":
-        return
-    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", table):
+    if format == "iceberg" and not re.fullmatch(r"[\w-]+(\.[\w-]+)*", table):
         raise ValueError(
-            f"table: '{table}' is no table's name: letters, digits, _ and - between dots, such as "
-            "lake.receipts"
+            f"table: '{table}' is no table's name: letters, digits, _ and - between dots: lake.a"
         )
-    if "." not in table:
+    if format == "iceberg" and "." not in table:
         raise ValueError(f"table: '{table}' has no namespace; write lake.{table}")
 
 
