@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import JobError, printable
+from pipeline.errors import JobError, NotSubmittedError, printable
 from pipeline.target import output_of
 from pipeline.terminal import (
     EXIT_INTERRUPTED,
@@ -90,17 +90,21 @@ def submit(
     ]
     loaded = load_job(job, settings or (), inputs or (), output, elsewhere=True)
     sending = submits.Sending(wheel, source, tuple(env or ()))
-    with (
-        interruptible("stopped; nothing was submitted"),
-        submits.submission(loaded, arguments, _address(address), sending, _say) as ready,
-    ):
-        there = f"{ready.job_id} --address {ready.address}"
-        _say(f"submitting {ready.job_id}")
-        with interruptible(
-            f"stopped; the cluster may have the job or not: look with: pagelake status {there}, "
-            f"stop it with: pagelake stop {there}"
+    try:
+        with (
+            interruptible("stopped; nothing was submitted"),
+            submits.submission(loaded, arguments, _address(address), sending, _say) as ready,
         ):
-            ready.send()
+            there = f"{ready.job_id} --address {ready.address}"
+            _say(f"submitting {ready.job_id}")
+            with interruptible(
+                f"stopped; the cluster may have the job or not: see pagelake status {there}, and "
+                f"end it by pagelake stop {there}"
+            ):
+                ready.send()
+    except NotSubmittedError as error:
+        complain(str(error))
+        raise typer.Exit(EXIT_RUN_FAILED) from error
     if not follow:
         typer.echo(ready.to_json() if json else ready.job_id)
         return

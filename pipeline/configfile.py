@@ -23,6 +23,11 @@ Tree = dict[str, Any]
 """Keys and values as YAML gives them, before they are checked."""
 
 _MOST_NODES = 100_000
+_PATTERNS = {
+    "password_env": "not the name of an environment variable; put one's name here",
+    "endpoint": "not an address; write it as http://host:port",
+}
+"""What is said of a text that does not match its key's pattern."""
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -134,6 +139,10 @@ def read(path: Path) -> Tree:
 
 def _parse_override(text: str) -> Tree:
     match = re.fullmatch(r"(\w+(?:\.\w+){0,9})\s*=(.*)", text, re.DOTALL)
+    if re.match(r"stores\b", text):  # whose keys are URIs, with dots of their own
+        raise JobError(
+            "--set: stores cannot be set from the command line; write them in the job file"
+        )
     if match is None:
         raise JobError(f"--set {_shown(text)}: write key=value, such as model.dtype=float32")
     value = _parse_yaml(match[2], f"--set {match[1]}")
@@ -179,8 +188,8 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
         case "model_type":
             key = _keys(model, error["loc"])[0]
             problem = f"{value} is not a section; write keys below it, such as {key}"
-        case "string_pattern_mismatch":  # of password_env alone: it may be the password itself
-            problem = "not the name of an environment variable; put one's name here"
+        case "string_pattern_mismatch":  # the value is not shown: it may be the password itself
+            problem = _PATTERNS.get(str(key), "not written as it has to be")
         case "value_error":
             problem = _shown(str(context["error"]))
         case _:

@@ -11,6 +11,7 @@
     │   └── OutputError        an output that cannot be written, or belongs to another job
     │       └── OutputInUseError   an output that another run writes to now
     ├── RunError               the run itself failed: exit code 1
+    │   ├── NotSubmittedError  a cluster that took no job
     │   └── ConservationError  rows and plan disagree: a document or page is missing or doubled
     └── ItemError              one document, page or sample failed; becomes a `Failure` row
 
@@ -62,6 +63,10 @@ class OutputInUseError(OutputError):
 
 class RunError(PagelakeError):
     """The run failed for a reason that is not one item's."""
+
+
+class NotSubmittedError(RunError):
+    """A cluster answers and takes no job: nothing runs there."""
 
 
 class ConservationError(RunError):

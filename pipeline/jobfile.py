@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.configfile import Tree, checked, find, merged, parse_overrides, read
+from pipeline.credentials import holds_credentials
 from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.schema import is_path
+from pipeline.store_settings import SCHEMES
 
 
 def _always(_: str) -> bool:
@@ -86,7 +88,18 @@ def _anchored_value(value: Any, folder: Path, at: tuple[str, ...]) -> Any:
         return [_anchored_value(item, folder, at) for item in value]
     if not isinstance(value, str) or not value or at not in _PATHS or not _PATHS[at](value):
         return value
+    _refuse_one_slash(value, at)
     return _absolute(value, Path.cwd() if at == ("output", "uri") else folder)
+
+
+def _refuse_one_slash(path: str, at: tuple[str, ...]) -> None:
+    """Raise JobError of s3:/scans, which would be taken for a folder named "s3:"."""
+    found = re.match(r"([a-z0-9]+):/(?!/)", path)
+    if found is None or found[1] not in (*SCHEMES, "file", "http", "https"):
+        return
+    meant = f"{found[1]}://{path[found.end() :]}"
+    shown = f"{found[1]}:// with two slashes" if holds_credentials(meant) else meant
+    raise JobError(f"{'.'.join(at)}: a URI with one slash; did you mean {shown}?")
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -68,8 +68,8 @@ class Output(Section):
             raise ValueError("table: format parquet has none; set format: iceberg or delta")
         if self.format != "iceberg" and self.catalog is not None:
             raise ValueError(f"catalog: format {self.format} has none; set format: iceberg")
-        if self.format == "iceberg" and self.table is not None and "." not in self.table:
-            raise ValueError(f"table: '{self.table}' has no namespace; write lake.{self.table}")
+        if self.table is not None:
+            _check_table(self.format, self.table)
         in_store = "://" in self.uri and not self.uri.startswith("file://")
         if self.format == "iceberg" and self.catalog is None and in_store:
             raise ValueError(
@@ -77,3 +77,14 @@ class Output(Section):
                 "of pyiceberg's configuration, or take format: delta"
             )
         return self
+
+
+def _check_table(format: str, table: str) -> None:
+    if format == "delta" and "/" not in table:
+        raise ValueError(f"table: '{table}' is no folder or URI; write ./{table} if you mean one")
+    if format == "iceberg" and not re.fullmatch(r"[\w-]+(\.[\w-]+)*", table):
+        raise ValueError(
+            f"table: '{table}' is no table's name: letters, digits, _ and - between dots: lake.a"
+        )
+    if format == "iceberg" and "." not in table:
+        raise ValueError(f"table: '{table}' has no namespace; write lake.{table}")

@@ -25,6 +25,11 @@ def complain(message: str) -> None:
     people.print(f"pagelake: {printable(message)}", highlight=False, markup=False, soft_wrap=True)
 
 
+def counted(count: int, thing: str) -> str:
+    """Write "1 page", and "2,000 pages"."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
 @contextmanager
 def interruptible(what_now: str = _RUN_AGAIN) -> Iterator[None]:
     """Turn Ctrl-C into one line, `what_now`, and an exit code; typer would swallow it."""

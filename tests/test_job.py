@@ -260,6 +260,10 @@ def test_an_anchor_is_not_changed_through_its_alias(here: Path) -> None:
         ("a: [", "line 8: not YAML"),
         ("model: !!python/object:os.system {}", "not YAML: could not determine a constructor"),
         ("1: 2", "keys should be strings"),
+        (
+            'stores: {"s3://": {endpoint: "127.0.0.1:9000"}}',
+            "endpoint: not an address; write it as http://host:port",
+        ),
         ("model: {dtype: a, attention: b}\nrender: {cpu_s: 0}", "flash"),
     ],
 )
@@ -313,6 +317,12 @@ def test_a_job_file_that_lacks_something(here: Path, text: str, message: str) ->
         ("model.name", "--set model.name: write key=value"),
         ("=x", "--set =x: write key=value"),
         ("model.name=[", "--set model.name: line 1: not YAML"),
+        ("stores.s3://.endpoint=http://x", "--set: stores cannot be set from the command line"),
+        ("stores.s3.endpoint=x", "--set: stores cannot be set from the command line"),
+        (
+            "input.paths=[s3:/scans/a]",
+            "input.paths: a URI with one slash; did you mean s3://scans/a",
+        ),
     ],
 )
 def test_a_mistake_in_set(override: str, message: str) -> None:
@@ -494,6 +504,11 @@ def test_the_examples_of_the_reference_are_jobs(here: Path) -> None:
         ({"table": "lake.a"}, "format parquet has none"),
         ({"format": "delta", "catalog": "prod"}, "catalog: format delta has none"),
         ({"format": "iceberg", "table": "receipts"}, "write lake.receipts"),
+        ({"format": "iceberg", "table": "lake.a b"}, "no table's name: letters, digits, _ and -"),
+        (
+            {"format": "delta", "table": "lake.receipts"},
+            "is no folder or URI; write",
+        ),
         ({"format": "iceberg", "uri": "s3://bucket/out"}, "catalog is missing"),
     ],
 )

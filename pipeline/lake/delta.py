@@ -17,7 +17,6 @@ from pipeline.errors import OutputError
 from pipeline.lake.columns import additions, conform, described, picked
 from pipeline.lake.lake_table import (
     COMMIT,
-    RUN,
     ConflictError,
     TableFile,
     delete_quietly,
@@ -36,6 +35,7 @@ _KNOWN_FEATURES: Final = frozenset(
 _APPEND_ONLY: Final = "delta.appendOnly"
 _FORBIDDEN = frozenset(" ,;{}()\n\t=")
 _BATCH_ROWS = 4096
+_VERSIONS_TOLD = 50
 
 
 class DeltaLakeTable:
@@ -100,9 +100,9 @@ class DeltaLakeTable:
         """See `LakeTable.snapshot`: a version's number."""
         return None if self._table is None else str(self._table.version())
 
-    def runs(self) -> set[str]:
-        """See `LakeTable.runs`: those of the newest versions."""
-        return {entry[RUN] for entry in self._table.history(_LOOK_BACK) if RUN in entry}
+    def told(self) -> Iterator[Mapping[str, Any]]:
+        """See `LakeTable.told`: of the newest versions."""
+        yield from [] if self._table is None else self._table.history(_VERSIONS_TOLD)
 
     def files(self) -> list[TableFile]:
         """See `LakeTable.files`."""

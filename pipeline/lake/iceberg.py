@@ -15,7 +15,6 @@ from pipeline.errors import OutputError
 from pipeline.lake.columns import additions, conform, described, field_id, picked
 from pipeline.lake.lake_table import (
     COMMIT,
-    RUN,
     ConflictError,
     TableFile,
     delete_quietly,
@@ -67,10 +66,11 @@ class IcebergTable:
         found = None if self._table is None else self._table.current_snapshot()
         return None if found is None else str(found.snapshot_id)
 
-    def runs(self) -> set[str]:
-        """See `LakeTable.runs`."""
-        told = [one.summary for one in self._table.snapshots() if one.summary is not None]
-        return {run for one in told if (run := one.get(RUN)) is not None}
+    def told(self) -> Iterator[Mapping[str, Any]]:
+        """See `LakeTable.told`."""
+        for found in reversed([] if self._table is None else self._table.snapshots()):
+            if found.summary is not None:
+                yield found.summary.additional_properties
 
     def files(self) -> list[TableFile]:
         """See `LakeTable.files`."""

@@ -67,9 +67,8 @@ class LakeTable(Protocol):
         """Return the id of the snapshot loaded, None if there is none."""
         ...
 
-    def runs(self) -> set[str]:
-        """Return which runs made the snapshots that the table loaded still tells of, or the newest
-        of them."""
+    def told(self) -> Iterator[Mapping[str, Any]]:
+        """Yield what was kept with snapshots, the newest first, as far back as is known."""
         ...
 
     def files(self) -> list[TableFile]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
-
-import pyarrow as pa
+from typing import Any, Final
 
 from pipeline.errors import JobError, OutputError, PagelakeError, RunError, printable
 from pipeline.job import Job
-from pipeline.lake.lake_table import LakeTable
+from pipeline.lake.lake_table import RUN, LakeTable
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Manifest
 from pipeline.lake.stores import Stores
@@ -32,8 +32,10 @@ _MISTAKES: Final = frozenset(
 _PACKAGES: Final = {"iceberg": "pyiceberg", "delta": "deltalake"}
 
 
-def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
+def check(job: Job, layout: Layout, schema_id: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
     """Find out before any work whether a job's table can be reached and can hold its documents.
+
+    Returns warnings.
 
     Raises
     ------
@@ -43,11 +45,12 @@ def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
         If the table cannot be reached, which may pass.
     """
     if job.output.format == "parquet":
-        return
+        return ()
     try:
         with _opened(job, layout) as table:
-            load_checked(table, documents_schema(record_type))
+            load_checked(table, documents_schema(arrow_type(schema)))
             table.files()  # refuses those that cannot be read
+            return _other_version(table, schema_id, schema)
     except PagelakeError:
         raise
     except Exception as error:  # of a catalog's or store's own client, which may be any
@@ -57,6 +60,24 @@ def check(job: Job, layout: Layout, record_type: pa.DataType) -> None:
                 f"{said}; check output.table, output.catalog, stores and the credentials"
             ) from error
         raise RunError(f"{said}; run again when it can be") from error
+
+
+def _other_version(table: LakeTable, schema_id: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warn of rows of another schema that has the same id: they are replaced, not stood beside."""
+    for told in table.told():
+        if told.get("pagelake.schema_id") == schema_id:
+            if told.get("pagelake.schema_sha256", _sha256(schema)) == _sha256(schema):
+                return ()
+            return (
+                f"{table.label} has rows of another schema named {schema_id}, and this job's rows "
+                "take the place of those of the same documents; to keep both, give the new schema "
+                "an $id of its own (or a file name, if it has no $id)",
+            )
+    return ()
+
+
+def _sha256(schema: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False) -> Upserted | None:
@@ -82,7 +103,7 @@ def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False)
 
     try:
         with _opened(job, layout) as table:
-            if once and table.load() is not None and manifest.run_id in table.runs():
+            if once and _told_of(table, manifest.run_id):
                 return None
             return upsert(table, Documents.of(layout, manifest.documents, schema), properties)
     except PagelakeError:
@@ -92,6 +113,11 @@ def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False)
             f"output {layout.uri} is finished, and its {job.output.format} table is not up to date "
             f"({_said(error)}); run again to bring it there"
         ) from error
+
+
+def _told_of(table: LakeTable, run_id: str) -> bool:
+    """Say whether a snapshot of late was made by a run."""
+    return table.load() is not None and any(told.get(RUN) == run_id for told in table.told())
 
 
 def _properties(manifest: Manifest, plan: Plan, n_documents: int) -> dict[str, str]:
@@ -106,6 +132,7 @@ def _properties(manifest: Manifest, plan: Plan, n_documents: int) -> dict[str, s
     names = ("run_id", "fingerprint", "schema_id", "pipeline_version")
     told = {name: getattr(provenance, name) for name in names}
     told["version"] = told.pop("pipeline_version")
+    told["schema_sha256"] = _sha256(manifest.schema)
     return {f"pagelake.{name}": str(value) for name, value in {**told, **counts}.items()}
 
 

@@ -38,6 +38,14 @@ class Bucket:
     store: Store
     """With the endpoint and account that the environment may name."""
 
+    @property
+    def where(self) -> str:
+        """What messages call the service that is asked: its endpoint, or whose it is."""
+        endpoint = self.store.endpoint
+        if endpoint is None and self.kind == "s3" and not self.store.anonymous:
+            endpoint = aws_keys(self.store.profile).endpoint
+        return f"the endpoint {endpoint}" if endpoint else _VENDORS[self.kind]
+
     def client(self) -> Client:
         """Return the client: one a process, because it holds connections.
 
@@ -56,6 +64,7 @@ class Bucket:
         return self.kind != "az" and not self.name.endswith("--x-s3")
 
 
+_VENDORS = {"s3": "Amazon's S3", "gs": "Google's store", "az": "Azure's store"}
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),

@@ -83,7 +83,7 @@ def pause(failed: int) -> None:
 
 def _absent(bucket: Bucket, uri: str, said: str) -> OSError:
     if any(word in said for word in _NO_BUCKET):
-        return OSError(f"{bucket.root}: no such bucket")
+        return OSError(f"{bucket.root}: no such bucket at {bucket.where}")
     return FileNotFoundError(f"{uri}: there is no such object")
 
 
@@ -91,10 +91,9 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     said, tries = str(error), bucket.store.attempts
     found = re.search(r"status(?: code)?: (\d{3})", said)
     status = int(found[1]) if found else None
-    endpoint = bucket.store.endpoint
-    where = f"the endpoint {endpoint}" if endpoint else "the store"
+    where = bucket.where
     if any(word in said for word in _NO_BUCKET):
-        return OSError(f"{bucket.root}: no such bucket")
+        return OSError(f"{bucket.root}: no such bucket at {where}")
     if "169.254.169.254" in said or "metadata.google.internal" in said:
         return PermissionError(
             f"{uri}: no credentials found; set them in the environment, or stores.anonymous: true"
@@ -103,6 +102,7 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     if denied or status in (401, 403) or any(word in said for word in _BAD_KEYS):
         return PermissionError(
             f"{uri}: access denied ({status or 403}); check the keys or set stores.anonymous"
+            f" (asked: {where})"
         )
     if "without LOCATION" in said:
         return OSError(f"{uri}: the bucket is in another region; set stores.region")

@@ -50,8 +50,7 @@ class Stores:
             # pyarrow takes no name that is not UTF-8; the system does.
             return fs.LocalFileSystem(), os.fsdecode(unquote_to_bytes(rest))
         if scheme not in SCHEMES:
-            found, path = fs.FileSystem.from_uri(uri)
-            return found, path
+            return _of_arrow(uri)
         bucket = bucket_of(uri, self.store(uri))
         try:
             bucket.client()
@@ -66,6 +65,19 @@ def _begins(uri: str, beginning: str) -> bool:
     """Say whether a URI begins so, with whole names: s3://open is not the beginning of openly."""
     ends = beginning[-1:] in ("", "/")
     return uri.startswith(beginning) and (ends or uri[len(beginning) :][:1] in ("", "/", "?", "@"))
+
+
+def _of_arrow(uri: str) -> tuple[fs.FileSystem, str]:
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except ValueError as error:
+        if "Unrecognized filesystem type" not in str(error):
+            raise
+        known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, "hdfs", "file"))
+        raise ValueError(
+            f"unknown scheme {uri.partition('://')[0]}://; there are {known}"
+        ) from error
+    return filesystem, path
 
 
 def object_store(filesystem: fs.FileSystem) -> ObjectStore | None:

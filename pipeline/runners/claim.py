@@ -51,7 +51,7 @@ def claim(ledger: Ledger, recipe: Recipe, *, fresh: bool) -> Recipe:
         raise OutputError(
             f"output {ledger.layout.uri}: holds the rows of another job "
             f"({_difference(other, recipe.identity)}); choose another output.uri, or replace them "
-            "with --fresh"
+            "with pagelake run --fresh"
         )
     return recipe
 

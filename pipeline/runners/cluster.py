@@ -15,10 +15,10 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.errors import JobError, PagelakeError, RunError, one_line
+from pipeline.errors import JobError, NotSubmittedError, PagelakeError, RunError, one_line
 
 _EXTRA = "needs Ray's job client; pip install pagelake[cluster]"
-_CONNECT_S, _ANSWER_S = 5.0, 120.0
+_CONNECT_S, _HELLO_S, _ANSWER_S = 5.0, 15.0, 120.0
 _LOOK_S = 15.0
 _BEGINNING_S = 120.0
 _NO_AGENT = "No available agent"  # the dashboard is up before what starts jobs
@@ -69,7 +69,7 @@ class Cluster:
     ) -> None:
         """Send a job with its files; `runtime_env` is Ray's, with local folders.
 
-        Waits for a head that has just begun. Raises JobError, RunError.
+        Waits for a head that has just begun. Raises JobError, RunError, NotSubmittedError.
         """
         deadline = time.monotonic() + _BEGINNING_S
         with _errors(self.address, job_id):
@@ -83,8 +83,13 @@ class Cluster:
                     )
                     return
                 except RuntimeError as error:
-                    if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                    if _NO_AGENT not in str(error):
                         raise
+                    if time.monotonic() > deadline:
+                        raise NotSubmittedError(
+                            f"nothing was submitted: the head at {self.address} has had no job "
+                            f"agent for {_BEGINNING_S:g} s; see docs/CLUSTER.md"
+                        ) from None
                 time.sleep(1)
 
     def job(self, job_id: str) -> ClusterJob:
@@ -213,23 +218,33 @@ def _connected(url: str) -> Any:
         raise JobError(f"--address: {_EXTRA}") from None
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
-        """Gives up on a server that does not answer."""
+        """Gives up on a server that does not answer: at the first request, soon."""
+
+        answer_s = _HELLO_S
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            return super()._do_request(
-                method, endpoint, **{"timeout": (_CONNECT_S, _ANSWER_S), **options}
+            answer = super()._do_request(
+                method, endpoint, **{"timeout": (_CONNECT_S, self.answer_s), **options}
             )
+            self.answer_s = _ANSWER_S
+            return answer
 
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private"):
         logging.getLogger(f"ray.{name}").setLevel(logging.CRITICAL)
-    with _errors(url, ""), _address_given():
-        try:
-            return Client(url)
-        except AuthenticationError:
-            token = _token()
-            if token is None:
-                raise
-            return Client(url, headers={"Authorization": f"Bearer {token}"})
+    try:
+        with _errors(url, ""), _address_given():
+            try:
+                return Client(url)
+            except AuthenticationError:
+                token = _token()
+                if token is None:
+                    raise
+                return Client(url, headers={"Authorization": f"Bearer {token}"})
+    except RunError:  # nothing has been asked for yet: it is the address
+        raise JobError(
+            f"no Ray job server answers at {url}: give the dashboard's address, such as "
+            "http://head:8265"
+        ) from None
 
 
 def _token() -> str | None:

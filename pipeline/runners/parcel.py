@@ -59,6 +59,8 @@ def pack_wheel(wheel: Path, folder: Path) -> Path:
     Nothing is installed on the cluster: what the package needs must be there.
     Raises JobError if the file is no such wheel.
     """
+    if not wheel.is_file():
+        raise JobError(f"--wheel: there is no file '{wheel}'")
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.startswith(f"{_PACKAGE}/")]

@@ -39,6 +39,7 @@ from pipeline.runners.progress import RunProgress
 from pipeline.runners.recipe import Recipe
 from pipeline.runners.runner import Runner
 from pipeline.stages.plan import shards
+from pipeline.terminal import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ class Planned:
     def text(self) -> str:
         """Return the plan's figures for people."""
         lines = [
-            f"{self.documents:,} documents, {self.pages:,} pages, {self.total_bytes / 1e6:,.1f} MB"
+            f"{counted(self.documents, 'document')}, {counted(self.pages, 'page')}, "
+            f"{self.total_bytes / 1e6:,.1f} MB"
         ]
         lines += [f"{count:,} will fail: {kind}" for kind, count in sorted(self.failures.items())]
         if self.ignored:
-            lines.append(f"{self.ignored:,} files of other types are ignored")
+            lines.append(f"{counted(self.ignored, 'file')} of other types ignored")
         return "\n".join(lines)
 
 

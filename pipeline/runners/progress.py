@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline.runners.receipt import Receipt
+from pipeline.terminal import counted
 
 _SECONDS_BETWEEN_LINES = 10.0
 _STALL_S = 60.0
@@ -62,7 +63,7 @@ class RunProgress:
     def planned(self, documents: int, pages: int) -> None:
         """Say how many documents and pages have been counted so far."""
         self._last_sign = time.monotonic()
-        text = f"{documents:,} documents, {pages:,} pages"
+        text = f"{counted(documents, 'document')}, {counted(pages, 'page')}"
         self._bar.update(self._task, text=text)
         self._line_now_and_then(f"planning: {text}")
 
@@ -76,7 +77,8 @@ class RunProgress:
         self._started = self._last_sign = time.monotonic()
         self._bar.update(self._task, description="reading", total=pages, completed=0)
         self._show()
-        self._line(f"reading: {documents:,} documents, {pages:,} pages to do; loading the model")
+        text = f"{counted(documents, 'document')}, {counted(pages, 'page')}"
+        self._line(f"reading: {text} to do; loading the model")
 
     def committed(self, receipt: Receipt) -> None:
         """Count a commit."""

@@ -26,7 +26,6 @@ from pipeline.lake.plans import forget_run
 from pipeline.lake.publish import check, publish
 from pipeline.lake.stores import Stores
 from pipeline.lake.swap import heal
-from pipeline.lake.types import arrow_type
 from pipeline.records import FailureKind
 from pipeline.runners.claim import claim, forget_others, note
 from pipeline.runners.listing import list_documents
@@ -103,13 +102,14 @@ def run(job: Job, options: Options, console: Console) -> Summary:
     # Says at once what of the input is not there.
     discovery = Discovery(job.input, Stores.of(job.stores), may_be_empty=options.incremental)
     recipe = prepare(job, _new_run_id())
+    layout = recipe.layout
+    layout.prepare()
+    of_table = check(job, layout, recipe.schema.id, recipe.schema.document)
+    recipe = replace(recipe, warnings=(*recipe.warnings, *of_table))
     for warning in recipe.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if recipe.weights is not None:
         console.print(recipe.weights, highlight=False, markup=False, soft_wrap=True)
-    layout = recipe.layout
-    layout.prepare()
-    check(job, layout, arrow_type(recipe.schema.document))
     with Lock(layout, recipe.provenance.run_id) as lock:
         return _run(Ledger(layout), lock, recipe, discovery, options, console, started)
 

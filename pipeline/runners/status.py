@@ -111,7 +111,13 @@ def status(uri: str, stores: Stores = Stores()) -> Status:
             states=_sum(commit.states for commit in new),
         )
     except OSError as error:
-        raise OutputError(f"output {uri}: cannot be read ({error})") from error
+        raise OutputError(f"output {uri}: cannot be read ({error}){_mend(uri, stores)}") from error
+
+
+def _mend(uri: str, stores: Stores) -> str:
+    if not uri.startswith("s3://") or stores.store(uri).endpoint:
+        return ""
+    return "; if it is elsewhere, give the job's file in place of the URI, or set AWS_ENDPOINT_URL"
 
 
 def _finished(manifest: Manifest) -> Finished:

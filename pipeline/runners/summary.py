@@ -15,6 +15,7 @@ from pipeline.lake.upsert import Upserted
 from pipeline.records import FailureKind
 from pipeline.remedies import REMEDIES
 from pipeline.runners.receipt import Receipt
+from pipeline.terminal import counted
 
 STAGES = ("rasterize", "encode", "generate", "parse", "write")
 
@@ -71,7 +72,7 @@ class Summary:
     def print(self, console: Console) -> None:
         """Print the closing table; of an ingest without anything new, a line."""
         if self.run_id is None:
-            text = f"nothing new: {self.listed['unchanged']:,} documents as they were"
+            text = f"nothing new: {counted(self.listed['unchanged'], 'document')} as before"
             console.print(f"{text} ({self.wall_s:.1f} s)", highlight=False)
             if self.table is not None and self.table.committed:
                 text = f"the table lacked what an earlier run made: {_table(self.table)}"
@@ -95,9 +96,9 @@ class Summary:
         for kind, count in sorted(self.failures.items()):
             table.add_row(f"{count:,} x {kind}", REMEDIES[FailureKind(kind)])
         if self.files_ignored:
-            table.add_row("ignored", f"{self.files_ignored:,} files of other types")
+            table.add_row("ignored", f"{counted(self.files_ignored, 'file')} of other types")
         if self.documents_carried:
-            table.add_row("kept", f"{self.documents_carried:,} documents of earlier runs")
+            table.add_row("kept", f"{counted(self.documents_carried, 'document')} of earlier runs")
         if self.table is not None:
             table.add_row("table", Text(_table(self.table)))
         wall = f"{self.wall_s:.1f} s, start-up included"

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from pipeline import cluster_commands
-from pipeline.errors import JobError
+from pipeline.errors import JobError, NotSubmittedError
+from pipeline.runners import cluster as clusters
 from pipeline.runners.cluster import Cluster
 from pipeline.runners.submit import status_of
 
@@ -148,6 +149,26 @@ def test_what_is_wrong_with_a_cluster_or_a_job_id_is_one_line(
         "the cluster's token is missing here, or is another; put it into RAY_AUTH_TOKEN"
         in wrong.stderr
     )
+
+
+def test_what_is_no_job_server_is_told_as_the_address_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "_HELLO_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(JobError, match=f"no Ray job server answers at http://127.0.0.1:{port}"):
+            Cluster(f"127.0.0.1:{port}")
+
+
+def test_a_head_without_a_job_agent_has_taken_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Headless:
+        def submit_job(self, **_: object) -> None:
+            raise RuntimeError("status code 500: No available agent to submit job")
+
+    monkeypatch.setattr(clusters, "_BEGINNING_S", -1.0)
+    cluster = object.__new__(Cluster)
+    cluster.address, cluster._client = "http://head:8265", Headless()
+    with pytest.raises(NotSubmittedError, match=r"nothing was submitted: .* see docs/CLUSTER.md"):
+        cluster.submit("job", "true", {})
 
 
 def _answers(port: int) -> bool:

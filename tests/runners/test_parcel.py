@@ -83,7 +83,7 @@ def test_a_wheel_is_unpacked_and_anything_else_refused(tmp_path: Path) -> None:
     assert wheel_version(package) == "9.9"
     assert sorted(p.name for p in (tmp_path / "code").iterdir()) == ["pipeline"]
     for name in ("other.whl", "none.whl"):
-        with pytest.raises(JobError, match=f"--wheel .*{name}: "):
+        with pytest.raises(JobError, match=f"--wheel.*{name}"):
             pack_wheel(tmp_path / name, tmp_path / "again")
         with zipfile.ZipFile(tmp_path / "none.whl", "w") as archive:
             archive.writestr("shop/__init__.py", "")

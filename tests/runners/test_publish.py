@@ -31,6 +31,7 @@ from pipeline.lake.stores import Stores
 from pipeline.lake.upsert import Upserted
 from pipeline.runners import run as running
 from pipeline.runners.summary import Summary
+from pipeline.schema import load_schema
 
 MakeJob = Callable[..., Job]
 RunJob = Callable[..., Summary]
@@ -77,6 +78,15 @@ def test_runs_keep_an_iceberg_table_up_to_date(
     assert (told["pagelake.replaced"], told["pagelake.documents.ok"]) == ("2", "2")
     own = [str(path) for path in (tmp_path / "out" / "documents").glob("*.parquet")]
     assert sql(duckdb.sql, files) == sql(duckdb.sql, own)
+    _warns_of_another_schema_of_its_name(job)
+
+
+def _warns_of_another_schema_of_its_name(job: Job) -> None:
+    layout, schema = Layout.open(job.output.uri), load_schema("text.v1")
+    assert check(job, layout, schema.id, schema.document) == ()
+    assert check(job, layout, "text.v2", {**schema.document, "title": "Newer"}) == ()
+    [warning] = check(job, layout, schema.id, {**schema.document, "title": "Newer"})
+    assert "has rows of another schema named text.v1" in warning
 
 
 def test_a_run_that_died_before_the_table_is_made_up_for_by_the_next(
@@ -101,6 +111,7 @@ def test_a_run_that_died_before_the_table_is_made_up_for_by_the_next(
     assert again.done.pages == 0
     assert counts(again) == (2, 0, 0, True)
     assert DeltaTable(str(tmp_path / "out" / "delta")).count() == 2
+    _warns_of_another_schema_of_its_name(job)
 
 
 def test_an_ingest_of_nothing_brings_a_table_up_to_date_and_then_leaves_it(

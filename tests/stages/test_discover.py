@@ -129,7 +129,7 @@ def test_documents_are_told_apart_by_more_than_eight_bytes(
     [
         ("/nowhere/a.pdf", "is no file or folder; mend input.paths"),
         ("/nowhere/*.pdf", "matches no file"),
-        ("nope://bucket/a.pdf", "cannot be listed: Unrecognized filesystem type"),
+        ("nope://bucket/a.pdf", "cannot be listed: unknown scheme nope://; there are s3://"),
         ("a\0b.pdf", "is no file or folder"),
     ],
 )
