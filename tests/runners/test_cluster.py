@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from ray._raylet import AuthenticationTokenLoader
 
 from pipeline import cluster_commands
 from pipeline.errors import JobError, NotSubmittedError
@@ -63,6 +64,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *(f"--port={gcs}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        # Another Ray of this machine has the agents' usual port.
+        f"--dashboard-agent-listen-port={_free_port()}",
         *("--num-cpus=4", "--object-store-memory=100000000", "--disable-usage-stats"),
     ]
     with (tmp_path_factory.mktemp("head") / "log").open("wb") as log:
@@ -78,10 +81,21 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The cluster's token in this process, in which Ray may have looked for one before."""
+    loader = AuthenticationTokenLoader.instance()
+    with monkeypatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        loader.reset_cache()
+        yield
+    loader.reset_cache()
+
+
+@pytest.mark.usefixtures("token")
 def test_a_submitted_job_ends_with_its_own_exit_code_and_summary(
-    head: Head, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Head, demo: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
     job = {
         "input": {"paths": [str(demo / "documents" / "image-01.png"), "broken.pdf"]},
@@ -106,10 +120,8 @@ def test_a_submitted_job_ends_with_its_own_exit_code_and_summary(
     assert found["output"]["finished"]["documents"] == {"ok": 1, "failed": 1}
 
 
-def test_whoever_stops_following_leaves_the_job_running_until_it_is_stopped(
-    head: Head, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+@pytest.mark.usefixtures("token")
+def test_whoever_stops_following_leaves_the_job_running_until_it_is_stopped(head: Head) -> None:
     # Whoever runs these tests in the background may have had Ctrl-C ignored.
     python = ["env", "--default-signal=INT", sys.executable]
     command = [*python, "-m", "pipeline.cli", "logs", "sleeper", "--follow"]
@@ -132,10 +144,8 @@ def test_whoever_stops_following_leaves_the_job_running_until_it_is_stopped(
     assert cluster.job("sleeper").state == "STOPPED"
 
 
-def test_what_is_wrong_with_a_cluster_or_a_job_id_is_one_line(
-    head: Head, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+@pytest.mark.usefixtures("token")
+def test_what_is_wrong_with_a_cluster_or_a_job_id_is_one_line(head: Head) -> None:
     with pytest.raises(JobError, match="there is no such job"):
         Cluster(head.address).job("nobody")
     with pytest.raises(JobError, match="no answer"):
