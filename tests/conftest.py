@@ -27,20 +27,23 @@ def ray_session() -> Iterator[None]:
 
     import pipeline.runners.ray_data  # noqa: F401  # sets what Ray reads on import
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=200 << 20,
-        resources={"reader": 1, "drawer": 1},  # what machines of a cluster may be told apart by
-        include_dashboard=False,
-        # As in a Ray of the runner's own; workers that stay spare the next test their start.
-        _system_config={
-            "idle_worker_killing_time_threshold_ms": 600_000,
-            "task_events_report_interval_ms": 0,
-        },
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in KEYS.items():  # workers have the environment that Ray began in
+            environment.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=200 << 20,
+            resources={"reader": 1, "drawer": 1},  # what machines of a cluster may be told apart by
+            include_dashboard=False,
+            # As in a Ray of the runner's own; workers that stay spare the next test their start.
+            _system_config={
+                "idle_worker_killing_time_threshold_ms": 600_000,
+                "task_events_report_interval_ms": 0,
+            },
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     yield
     ray.shutdown()
 

@@ -65,6 +65,7 @@ def table(folder: Any, columns: list[str], **options: Any) -> list[dict[str, Any
     return sorted(rows, key=str)
 
 
+@pytest.mark.parametrize("runner", ["local", "ray"])
 def test_a_run_on_s3_gives_the_rows_of_a_local_one(
     job: Callable[[str], Job],
     make_job: Make,
@@ -72,12 +73,23 @@ def test_a_run_on_s3_gives_the_rows_of_a_local_one(
     s3: S3Server,
     pile: Path,
     tmp_path: Path,
+    runner: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With Ray, on machines of their own: `make proof-cluster`."""
-    assert run_job(job("rows")).all_ok
+    if runner == "ray":
+        request.getfixturevalue("ray_session")
+    read_here = []
+    read = ObjectStore.read
+    monkeypatch.setattr(
+        ObjectStore, "read", lambda self, path: (read_here.append(path), read(self, path))[1]
+    )
+    assert run_job(job(f"rows-{runner}"), runner=runner).all_ok
+    documents = [path for path in read_here if path.startswith("pile/")]
+    assert bool(documents) == (runner == "local")  # Ray's driver reads none
     run_job(make_job([pile], **FAKE))
     for name in ("documents", "pages"):
-        far = table(f"rows/here/{name}", SAME, filesystem=s3.filesystem)
+        far = table(f"rows-{runner}/here/{name}", SAME, filesystem=s3.filesystem)
         assert far == table(tmp_path / "out" / name, SAME)
 
 
