@@ -15,7 +15,7 @@ import pytest
 from pyarrow import fs
 from pyarrow.fs import FileSystemHandler, PyFileSystem
 
-from pipeline import cli
+from pipeline import cli, terminal
 from pipeline.lake.layout import Layout
 from pipeline.runners.progress import RunProgress
 
@@ -284,7 +284,7 @@ def test_a_cut_file_of_pages_is_named_and_done_again_without_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli.os, "_exit", sys.exit)
+        patch.setattr(terminal.os, "_exit", sys.exit)
         when("committed", cut)
         assert pagelake(output) == 130
     assert not (output / "_pagelake" / "lock").exists()
