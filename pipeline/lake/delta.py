@@ -22,7 +22,7 @@ from pipeline.lake.lake_table import (
     delete_quietly,
     write_rolling,
 )
-from pipeline.lake.parquet import KEY_ROWS, footer_rows
+from pipeline.lake.parquet import BATCH_ROWS, KEY_ROWS, footer_rows
 from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
 from pipeline.lake.table_stores import delta_options
@@ -34,7 +34,6 @@ _KNOWN_FEATURES: Final = frozenset(
 )
 _APPEND_ONLY: Final = "delta.appendOnly"
 _FORBIDDEN = frozenset(" ,;{}()\n\t=")
-_BATCH_ROWS = 4096
 _VERSIONS_TOLD = 50
 
 
@@ -128,7 +127,7 @@ class DeltaLakeTable:
             pq.ParquetFile(stream) as parquet,
         ):
             there = [name for name in schema.names if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(KEY_ROWS if columns else _BATCH_ROWS, columns=there):
+            for batch in parquet.iter_batches(KEY_ROWS if columns else BATCH_ROWS, columns=there):
                 yield conform(batch, schema)
 
     def prepare(self, documents: pa.Schema) -> None:

@@ -20,13 +20,12 @@ from pipeline.lake.lake_table import (
     delete_quietly,
     write_rolling,
 )
-from pipeline.lake.parquet import KEY_ROWS
+from pipeline.lake.parquet import BATCH_ROWS, KEY_ROWS
 from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
 from pipeline.lake.table_stores import iceberg_properties
 from pipeline.store_settings import SCHEMES
 
-_BATCH_ROWS = 4096
 _EMBEDDED: Final = "pagelake"
 
 
@@ -102,7 +101,7 @@ class IcebergTable:
             there = parquet.schema_arrow
             wanted = {*map(field_id, schema), *schema.names}
             names = [one.name for one in there if {field_id(one), one.name} & (wanted - {None})]
-            for batch in parquet.iter_batches(KEY_ROWS if columns else _BATCH_ROWS, columns=names):
+            for batch in parquet.iter_batches(KEY_ROWS if columns else BATCH_ROWS, columns=names):
                 yield conform(batch, schema)
 
     def prepare(self, documents: pa.Schema) -> None:

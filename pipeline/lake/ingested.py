@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.lake.http import is_http
 from pipeline.lake.keys import Keys, KeySet, as_array, column_keys, packed_keys, text_key
-from pipeline.lake.known import ingested_files
+from pipeline.lake.known import ingested_files, tells_version
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Manifest
 from pipeline.lake.parquet import KEY_ROWS, read_batches
@@ -63,7 +63,7 @@ class Ingested:
         first, and `same` to be asked.
         """
         gone = _not_there(documents)
-        found = self._settled_versions.mask(keys) & (_told(documents) | gone)
+        found = self._settled_versions.mask(keys) & (tells_version(documents) | gone)
         rest = np.flatnonzero(gone & ~found)
         if len(rest):
             found[rest] = self._uris.mask(_uri_keys(documents.take(pa.array(rest))["uri"]))
@@ -140,14 +140,7 @@ class Ingested:
 
 def untold(documents: pa.Table) -> Mask:
     """Say which documents are there, as far as one knows, and do not tell their version."""
-    return ~_told(documents) & ~_not_there(documents)
-
-
-def _told(documents: pa.Table) -> Mask:
-    """Say of which documents a listing tells a version."""
-    has_size = pc.greater_equal(documents["size"], 0)
-    told: Mask = pc.and_(has_size, pc.not_equal(documents["modified"], "")).to_numpy()
-    return told
+    return ~tells_version(documents) & ~_not_there(documents)
 
 
 def _not_there(documents: pa.Table) -> Mask:

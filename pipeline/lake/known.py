@@ -56,6 +56,13 @@ def version_keys(documents: pa.Table) -> Keys:
     return as_array(text_key("\0".join(map(str, row))) for row in zip(*columns, strict=True))
 
 
+def tells_version(documents: pa.Table) -> NDArray[np.bool_]:
+    """Say of which documents a listing tells a version."""
+    has_size = pc.greater_equal(documents["size"], 0)
+    told: NDArray[np.bool_] = pc.and_(has_size, pc.not_equal(documents["modified"], "")).to_numpy()
+    return told
+
+
 def with_keys(plans: pa.Table, keys: Keys | None = None) -> pa.Table:
     """Return rows of `PLANS` as rows of `KNOWN`."""
     found = version_keys(plans) if keys is None else keys
@@ -110,10 +117,7 @@ class Known:
         What a store says neither size nor time of may have changed, so it is always planned.
         """
         place = self._keys.find(keys)
-        told = pc.and_(
-            pc.greater_equal(documents["size"], 0), pc.not_equal(documents["modified"], "")
-        )
-        found = (place >= 0) & told.to_numpy()
+        found = (place >= 0) & tells_version(documents)
         rows = np.full(len(keys), -1, np.int64)
         rows[found] = self._rows[place[found]]
         return rows

@@ -71,8 +71,8 @@ def refuse_if_held(layout: Layout) -> None:
 def _refuse(layout: Layout, found: Holder | None) -> None:
     if found is not None and found.token not in _done and not found.is_over:
         raise OutputInUseError(
-            f"output {layout.uri}: in use since {_clock(found.started)} by {found}; wait until it "
-            f"ends, or choose another output.uri (if it died, try after {_clock(found.expires)})"
+            f"output {layout.uri}: in use since {clock(found.started)} by {found}; wait until it "
+            f"ends, or choose another output.uri (if it died, try after {clock(found.expires)})"
         )
 
 
@@ -250,5 +250,6 @@ def _opened(path: Path) -> IO[bytes]:
         return path.open("rb")
 
 
-def _clock(moment: datetime) -> str:
+def clock(moment: datetime) -> str:
+    """Return a moment as people are told it."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -7,19 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pyarrow.compute as pc
 
 from pipeline.errors import OutputError
-from pipeline.lake.layout import RUNS, Layout
+from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Commit, Ledger, Manifest
-from pipeline.lake.lock import holder
-from pipeline.lake.plans import read_rows
+from pipeline.lake.lock import clock, holder
+from pipeline.lake.plans import read_rows, run_file
 from pipeline.lake.stores import Stores
 
 _RATE_OVER = timedelta(minutes=1)
-_SHARDS = "shards.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ def _finished(manifest: Manifest) -> Finished:
     counts = manifest.counts
     return Finished(
         run_id=manifest.run_id,
-        finished_at=_clock(manifest.finished_at),
+        finished_at=clock(manifest.finished_at),
         documents=dict(counts.documents),
         pages=dict(counts.pages),
         failures=dict(counts.failures),
@@ -142,7 +140,7 @@ def _going_on(layout: Layout, new: Sequence[Commit]) -> GoingOn | None:
     return GoingOn(
         run_id=held.run_id,
         host=held.host,
-        since=_clock(held.started),
+        since=clock(held.started),
         pages_planned=planned,
         pages_committed=committed,
         states=_sum(commit.states for commit in own),
@@ -154,7 +152,7 @@ def _going_on(layout: Layout, new: Sequence[Commit]) -> GoingOn | None:
 
 def _planned(layout: Layout, run_id: str) -> int | None:
     """Return the pages that a run has to do; None while it plans, or its list is gone."""
-    name = f"{RUNS}/{run_id}/{_SHARDS}"
+    name = run_file(run_id, "shards")
     if not layout.exists(name):
         return None
     pages = 0
@@ -199,7 +197,3 @@ def _going_on_lines(run: GoingOn) -> list[str]:
 def _counts(counts: Mapping[str, int]) -> str:
     parts = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count)
     return f"{sum(counts.values()):,}: {parts}" if parts else "none"
-
-
-def _clock(moment: Any) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

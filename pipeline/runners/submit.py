@@ -22,6 +22,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.errors import JobError, OutputError, printable
 from pipeline.job import Job
+from pipeline.lake.lock import clock
 from pipeline.lake.stores import Stores
 from pipeline.runners.cluster import Cluster, ClusterJob
 from pipeline.runners.parcel import command, pack_job, pack_source, pack_wheel, wheel_version
@@ -205,7 +206,7 @@ class JobStatus:
         """Return what people are told."""
         job = self.job
         times = [
-            f"{word} {datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            f"{word} {clock(datetime.fromtimestamp(moment, UTC))}"
             for word, moment in (("since", job.started), ("until", job.ended))
             if moment is not None
         ]
