@@ -6,12 +6,13 @@ Nothing heavy is imported until a command runs, so that `pagelake --help` is ins
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline import __version__, cluster_commands, measure_commands
 from pipeline.errors import OutputInUseError, PagelakeError, UserError
+from pipeline.run_options import Fresh, Inputs, JobFile, Limit, OutputUri, Retry, Settings
 from pipeline.target import output_of
 from pipeline.terminal import (
     EXIT_IN_USE,
@@ -25,6 +26,9 @@ from pipeline.terminal import (
     people,
 )
 
+if TYPE_CHECKING:
+    from pipeline.runners.summary import Summary
+
 app = typer.Typer(
     name="pagelake",
     help="Turn piles of PDFs, scans and images into schema-true tables.",
@@ -37,15 +41,6 @@ app.add_typer(job_app, name="job")
 cluster_commands.add_to(app)
 measure_commands.add_to(app)
 
-JobFile = Annotated[str, typer.Argument(help="A job file, or the name of a packaged job: demo.")]
-Inputs = Annotated[
-    list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
-]
-OutputUri = Annotated[str | None, typer.Option("--output", help="Write here instead.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
-]
 RunnerName = Annotated[
     Literal["ray", "local"], typer.Option(help="ray, or everything in this process.")
 ]
@@ -88,14 +83,9 @@ def run(
     output: OutputUri = None,
     settings: Settings = None,
     runner: RunnerName = "ray",
-    retry: Annotated[
-        str | None,
-        typer.Option(metavar="KIND,...", help="Of the failed pages, do only these kinds again."),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over; old tables stay until the new are done.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Read so many documents only.")] = None,
+    retry: Retry = None,
+    fresh: Fresh = False,
+    limit: Limit = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count documents and pages; load no model.")
     ] = False,
@@ -114,6 +104,11 @@ def run(
         return
     with interruptible():
         summary = runs.run(loaded, options, people)
+    _end(summary, json=json)
+
+
+def _end(summary: Summary, *, json: bool) -> None:
+    """Print what a run came to, and exit as it did."""
     if json:
         typer.echo(summary.to_json())
     else:
@@ -149,11 +144,7 @@ def ingest(
     except OutputInUseError as error:
         complain(str(error))
         raise typer.Exit(EXIT_IN_USE) from error
-    if json:
-        typer.echo(summary.to_json())
-    else:
-        summary.print(people)
-    raise typer.Exit(EXIT_OK if summary.all_ok else EXIT_NOT_ALL_OK)
+    _end(summary, json=json)
 
 
 @app.command()

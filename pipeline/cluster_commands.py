@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.errors import JobError, NotSubmittedError, printable
+from pipeline.run_options import (
+    Fresh,
+    Inputs,
+    JobFile,
+    Json,
+    Limit,
+    OutputUri,
+    Retry,
+    Settings,
+)
 from pipeline.target import output_of
 from pipeline.terminal import (
     EXIT_INTERRUPTED,
@@ -33,7 +43,6 @@ Address = Annotated[
     typer.Option(metavar="URL", help="The cluster's dashboard, such as http://head:8265."),
 ]
 JobId = Annotated[str, typer.Argument(help="What pagelake submit printed.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def submit(
-    job: Annotated[str, typer.Argument(help="A job file, or the name of a packaged job.")],
+    job: JobFile,
     address: Address = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show what the run says, and end as it does.")
@@ -58,22 +67,12 @@ def submit(
         list[str] | None,
         typer.Option(metavar="NAME", help="Pass a variable of this shell on; may be repeated."),
     ] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="Read this instead; may be repeated.")
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="Write here instead.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job file."),
-    ] = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(metavar="KIND,...", help="Of the failed pages, do only these kinds again."),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over; old tables stay until the new are done.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Read so many documents only.")] = None,
+    inputs: Inputs = None,
+    output: OutputUri = None,
+    settings: Settings = None,
+    retry: Retry = None,
+    fresh: Fresh = False,
+    limit: Limit = None,
     json: Json = False,
 ) -> None:
     """Run a job on a Ray cluster; prints its id."""

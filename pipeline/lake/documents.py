@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import ConservationError
-from pipeline.lake.keys import Keys, KeySet, as_array, text_key
+from pipeline.lake.keys import Keys, KeySet, as_array, text_keys
 from pipeline.lake.layout import Layout
 from pipeline.lake.parquet import (
     KEY_ROWS,
@@ -120,4 +120,4 @@ def _has_digests(layout: Layout, name: str) -> bool:
 def uri_keys(layout: Layout, name: str) -> Keys:
     """Return the keys of the uris of a file of `documents`, in order."""
     batches = read_batches(layout, name, ["uri"], KEY_ROWS)
-    return as_array(key for one in batches for key in map(text_key, one["uri"].to_pylist()))
+    return np.concatenate([as_array([]), *(text_keys(one["uri"]) for one in batches)])

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.lake.http import is_http
-from pipeline.lake.keys import Keys, KeySet, as_array, column_keys, packed_keys, text_key
+from pipeline.lake.keys import Keys, KeySet, as_array, column_keys, packed_keys, text_key, text_keys
 from pipeline.lake.known import ingested_files, tells_version
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Manifest
@@ -66,7 +66,7 @@ class Ingested:
         found = self._settled_versions.mask(keys) & (tells_version(documents) | gone)
         rest = np.flatnonzero(gone & ~found)
         if len(rest):
-            found[rest] = self._uris.mask(_uri_keys(documents.take(pa.array(rest))["uri"]))
+            found[rest] = self._uris.mask(text_keys(documents.take(pa.array(rest))["uri"]))
         return found
 
     def same(self, planned: pa.Table) -> Mask:
@@ -80,18 +80,18 @@ class Ingested:
             table = planned.take(pa.array(rest))
             lost = table["document_id"].is_null().to_numpy()
             found[rest] = self._contents.mask(_content_keys(table))
-            found[rest] |= lost & self._settled_uris.mask(_uri_keys(table["uri"]))
+            found[rest] |= lost & self._settled_uris.mask(text_keys(table["uri"]))
         return found
 
     def ingested_before(self, planned: pa.Table) -> tuple[Mask, Mask]:
         """Say of planned documents which uris are in the table, and which with this version."""
-        uris = self._uris.mask(_uri_keys(planned["uri"]))
+        uris = self._uris.mask(text_keys(planned["uri"]))
         keys = packed_keys(planned["key"].combine_chunks())
         return uris, uris & self._versions.mask(keys) & ~untold(planned)
 
     @cached_property
     def _all_uris(self) -> Keys:
-        found = [as_array([]), *(_uri_keys(one["uri"]) for one in self._batches("uri"))]
+        found = [as_array([]), *(text_keys(one["uri"]) for one in self._batches("uri"))]
         return np.concatenate(found)
 
     @cached_property
@@ -153,10 +153,6 @@ def _not_there(documents: pa.Table) -> Mask:
     for place in np.flatnonzero(gone):
         gone[place] = not is_http(documents["uri"][int(place)].as_py())
     return gone
-
-
-def _uri_keys(uris: pa.ChunkedArray | pa.StringArray) -> Keys:
-    return as_array(map(text_key, uris.to_pylist()))
 
 
 def _content_keys(table: pa.Table) -> Keys:

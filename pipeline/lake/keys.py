@@ -50,6 +50,11 @@ def text_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
+def text_keys(texts: pa.Array | pa.ChunkedArray) -> Keys:
+    """Return the key of every text of a column, in order."""
+    return as_array(map(text_key, texts.to_pylist()))
+
+
 def as_array(keys: Iterable[bytes]) -> Keys:
     """Pack keys into an array, in order; a stream of them is never held as objects."""
     packed = bytearray()

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, one_line
-from pipeline.lake.keys import Keys, KeySet, as_array, last_places, packed_keys, text_key
+from pipeline.lake.keys import Keys, KeySet, as_array, last_places, packed_keys, text_key, text_keys
 from pipeline.lake.layout import RUNS, Layout
 from pipeline.lake.parquet import KEY_ROWS, read_batches, worth_merging
 from pipeline.lake.plans import PLANS, read_rows, row_writer, run_file
@@ -276,7 +276,7 @@ def _column(
 
 
 def _uri_keys(batch: pa.RecordBatch) -> Keys:
-    return as_array(map(text_key, batch["uri"].to_pylist()))
+    return text_keys(batch["uri"])
 
 
 def _version_keys(batch: pa.RecordBatch) -> Keys:
