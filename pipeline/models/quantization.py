@@ -101,3 +101,11 @@ def loading_quantized(held: str, stored: Mapping[str, Any] | None, dtype: Any) -
             llm_int8_skip_modules=list(KEPT),
         )
     }
+
+
+def without_cpu_kernels(model: Any) -> None:
+    """Keep bitsandbytes from rounding to bfloat16 on the CPUs that can: answers would depend on the
+    machine, and its kernel takes only layers whose width is a multiple of 32."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

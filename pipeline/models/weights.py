@@ -19,7 +19,11 @@ from pipeline.models.base import Checkpoint
 from pipeline.models.checkpoint_files import read_config, stored_tensors, weights_folder
 from pipeline.models.devices import free_bytes
 from pipeline.models.dtypes import effective_dtype
-from pipeline.models.quantization import loading_quantized, quantization_of
+from pipeline.models.quantization import (
+    loading_quantized,
+    quantization_of,
+    without_cpu_kernels,
+)
 from pipeline.models.weight_size import check_room
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,6 +60,7 @@ def load_weights(checkpoint: Checkpoint, settings: ModelSettings, device: torch.
             model.to(device)
         if settings.adapter is not None and adapter is not None:
             load_adapter(model, settings.adapter, adapter)
+        without_cpu_kernels(model)
     return model.eval()
 
 
