@@ -27,13 +27,11 @@ from ray.exceptions import RayError
 
 from pipeline import errors
 from pipeline.errors import PagelakeError, RunError, UserError
-from pipeline.lake.plans import (
-    count_rows,
-    plans_of,
-)
+from pipeline.lake.plans import count_rows, plans_of
 from pipeline.records import Plan
 from pipeline.runners.metrics import RunMetrics
 from pipeline.runners.placement import actor_options, task_options
+from pipeline.runners.ray_flow import numbered
 from pipeline.runners.ray_start import check_resources, configure, refuse_local_files, start
 from pipeline.runners.ray_steps import AnswerActor, CommitTask, DrawTask, PlanTask
 from pipeline.runners.receipt import Receipt
@@ -157,9 +155,7 @@ class RayRunner:
         for it, which costs a small job more than its documents.
         """
         n_rows = count_rows(self._layout, name)
-        return ray.data.range(math.ceil(n_rows / rows_per_task)).repartition(
-            target_num_rows_per_block=1
-        )
+        return numbered(math.ceil(n_rows / rows_per_task))
 
 
 def _samples_a_call(recipe: Recipe) -> int:

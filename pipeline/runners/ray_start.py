@@ -20,12 +20,12 @@ from ray.data import DataContext
 
 from pipeline.errors import JobError
 from pipeline.runners.placement import actor_share
+from pipeline.runners.ray_flow import NUMBERS_A_TASK, bound
 from pipeline.runners.reach import refuse_unshared
 from pipeline.runners.recipe import Recipe
 
 _OBJECT_STORE_BYTES = 1 << 30
 _NEVER_SPLIT = 1 << 40
-_BLOCKS_AHEAD = 256
 _PLENTY = 1 << 30
 _KEEP_WORKERS_MS = 600_000
 
@@ -89,10 +89,10 @@ def configure() -> None:
     context.execution_no_progress_timeout_s = -1
     context.max_consecutive_actor_init_deaths = 3
     context.target_max_block_size = _NEVER_SPLIT
-    # Of our tasks only those that number the shards give more than one block, of a few bytes each.
-    # At two blocks a look of the driver's that takes minutes for thousands of shards, and a core
-    # meanwhile: on a laptop the one that drawing waits for.
-    context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_AHEAD
+    # Of our tasks only those that number shards give more than one block, of a few bytes each; at
+    # Ray's two a look of the driver's they would take longer than the drawing that waits for them.
+    context._max_num_blocks_in_streaming_gen_buffer = NUMBERS_A_TASK
+    bound(context)
 
 
 def check_resources(recipe: Recipe) -> None:

@@ -120,19 +120,6 @@ def test_what_no_machine_here_has_is_refused(
         next(runner.pages(shards))
 
 
-def test_shards_are_numbered_many_at_a_time(
-    make_job: Callable[..., Job],
-    written: Callable[[Job, int], tuple[Recipe, str]],
-    ray_session: None,
-) -> None:
-    """By a setting without a public name: if Ray renames it, thousands of shards take minutes."""
-    name = "_max_num_blocks_in_streaming_gen_buffer"
-    assert hasattr(ray.data.DataContext(), name)
-    recipe, _ = written(make_job(["x"]), 1)
-    with RayRunner(recipe):
-        assert getattr(ray.data.DataContext.get_current(), name) >= 100
-
-
 def test_a_ray_that_does_not_start_in_time_is_told_in_one_line(
     make_job: Callable[..., Job],
     written: Callable[[Job, int], tuple[Recipe, str]],
