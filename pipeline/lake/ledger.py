@@ -235,7 +235,8 @@ class Ledger:
             commits=tuple(
                 sorted(
                     (commit for commit in commits if commit.file in present),
-                    key=lambda commit: (commit.written_at, commit.name),
+                    # Runs write one at a time: only the clocks of one run's machines are compared.
+                    key=lambda commit: (commit.run_id, commit.written_at, commit.name),
                 )
             ),
             files=files,
