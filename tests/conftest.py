@@ -40,6 +40,7 @@ def ray_session() -> Iterator[None]:
             _system_config={
                 "idle_worker_killing_time_threshold_ms": 600_000,
                 "task_events_report_interval_ms": 0,
+                "metrics_report_interval_ms": 1000,  # a test waits for them
             },
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -92,7 +92,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Samp
     )
     summary = run(job, Options(), Console(file=io.StringIO()))
     assert summary.failures["model_crash"] == 1
-    until = time.monotonic() + 30  # Ray passes metrics on every ten seconds
+    until = time.monotonic() + 30  # Ray passes metrics on now and then
     samples = scrape()
     while not complete(samples) and time.monotonic() < until:
         time.sleep(0.5)
