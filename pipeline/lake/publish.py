@@ -163,8 +163,8 @@ def _iceberg(job: Job, layout: Layout) -> LakeTable:
 
     name = job.output.table or f"{NAMESPACE}.{_identifier(job.name)}"
     if job.output.catalog is not None:
-        uri = job.output.uri if "://" in job.output.uri else "s3://"
-        return IcebergTable(named_catalog(job.output.catalog, Stores.of(job.stores), uri), name)
+        catalog = named_catalog(job.output.catalog, Stores.of(job.stores), job.output.uri)
+        return IcebergTable(catalog, name)
     folder = layout.local("iceberg")
     if folder is None:  # the job's own check refuses stores
         raise JobError("output.catalog is missing; an output in a store needs one")

@@ -88,14 +88,21 @@ def bucket_of(uri: str, store: Store) -> Bucket:
         name, store = _container(name, store, uri)
     if query:
         store = _with_query(store, dict(parse_qsl(query)), uri)
-    if store.endpoint is None and (endpoint := _environment(_ENDPOINTS[kind])):
-        # Google's own clients send no credentials to what their variable names.
-        anonymous = store.anonymous or endpoint == os.environ.get("STORAGE_EMULATOR_HOST")
-        endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
-        store = store.model_copy(update={"endpoint": endpoint, "anonymous": anonymous})
+    store = with_environment(kind, store)
     if not name:
         raise ValueError(f"{uri} names no bucket; write {scheme}://bucket/folder")
     return Bucket(kind, f"{scheme}://{place.partition('/')[0]}", name, store)
+
+
+def with_environment(kind: str, store: Store) -> Store:
+    """Return a store's settings with the endpoint that the environment names, if they have none."""
+    endpoint = _environment(_ENDPOINTS[kind])
+    if store.endpoint is not None or endpoint is None:
+        return store
+    # Google's own clients send no credentials to what their variable names.
+    anonymous = store.anonymous or endpoint == os.environ.get("STORAGE_EMULATOR_HOST")
+    endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
+    return store.model_copy(update={"endpoint": endpoint, "anonymous": anonymous})
 
 
 def _container(name: str, store: Store, uri: str) -> tuple[str, Store]:
