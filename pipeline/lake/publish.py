@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from pipeline.credentials import without_secrets
 from pipeline.errors import JobError, OutputError, PagelakeError, RunError, printable
 from pipeline.job import Job
 from pipeline.lake.lake_table import RUN, LakeTable
@@ -183,6 +184,6 @@ def _is_mistake(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """Return what a client says as one line; deltalake's own is coloured."""
+    """Return what a client says as one line, without secrets; deltalake's own is coloured."""
     said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    return printable(said)[:300] or type(error).__name__
+    return printable(without_secrets(said))[:300] or type(error).__name__

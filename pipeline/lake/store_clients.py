@@ -16,6 +16,7 @@ from urllib.request import getproxies
 from obstore.store import AzureStore, GCSStore, S3Store
 from pyarrow.fs import resolve_s3_region
 
+from pipeline.credentials import without_user
 from pipeline.lake.aws import AwsKeys, aws_keys
 from pipeline.store_settings import SCHEMES, Store
 
@@ -44,7 +45,7 @@ class Bucket:
         endpoint = self.store.endpoint
         if endpoint is None and self.kind == "s3" and not self.store.anonymous:
             endpoint = aws_keys(self.store.profile).endpoint
-        return f"the endpoint {endpoint}" if endpoint else _VENDORS[self.kind]
+        return f"the endpoint {without_user(endpoint)}" if endpoint else _VENDORS[self.kind]
 
     def client(self) -> Client:
         """Return the client: one a process, because it holds connections.
@@ -230,6 +231,6 @@ def _reachable(endpoint: str, common: dict[str, Any]) -> str:
         except socket.gaierror as error:
             if error.errno != socket.EAI_AGAIN:
                 raise OSError(
-                    f"the endpoint {endpoint} has no address; mend stores.endpoint"
+                    f"the endpoint {without_user(endpoint)} has no address; mend stores.endpoint"
                 ) from error
     return endpoint.rstrip("/")

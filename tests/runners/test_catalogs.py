@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyiceberg.catalog import load_catalog
@@ -11,8 +12,12 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import NestedField, StringType
 from s3_server import KEYS, S3Server
 
+from pipeline.errors import OutputError, RunError
 from pipeline.job import Job
+from pipeline.lake.layout import Layout
+from pipeline.lake.publish import check
 from pipeline.runners.summary import Summary
+from pipeline.schema import load_schema
 
 MakeJob = Callable[..., Job]
 RunJob = Callable[..., Summary]
@@ -81,3 +86,34 @@ def test_a_store_that_only_the_catalog_knows_is_reached_as_the_job_says(
         job = make_job([scan], **FAKE, output=into(tmp_path), stores=s3.stores)
         assert run_job(job).table.inserted == 1  # type: ignore[union-attr]
         assert catalog.load_table("a.b").scan().count() == 1
+
+
+@pytest.mark.parametrize("uri", ["mysql+pymysql://user:S3CRET@db/x", "user:S3CRET@db/x"])
+def test_a_catalogs_password_is_not_shown_before_any_work(
+    uri: str, tmp_path: Path, configure: Callable[..., dict[str, str]], make_job: MakeJob
+) -> None:
+    configure(uri=uri)
+    schema = load_schema("text.v1")
+    job = make_job([tmp_path], **FAKE, output=into(tmp_path))
+    with pytest.raises(OutputError, match=r"not infer the catalog type from the uri: \.\.\.\)"):
+        check(job, Layout.open(job.output.uri), schema.id, schema.document)
+
+
+def test_a_catalogs_password_is_not_shown_once_the_work_is_done(
+    tmp_path: Path,
+    scan: Path,
+    configure: Callable[..., dict[str, str]],
+    make_job: MakeJob,
+    run_job: RunJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configure(warehouse=f"{tmp_path}/warehouse")
+
+    def refuses(*_: Any) -> None:
+        raise OSError("cannot connect: postgresql://user:S3CRET@db/x {'credential': 'id:S3CRET'}")
+
+    monkeypatch.setattr("pipeline.lake.publish.upsert", refuses)
+    with pytest.raises(RunError, match="is not up to date") as raised:
+        run_job(make_job([scan], **FAKE, output=into(tmp_path)))
+    assert "S3CRET" not in str(raised.value)
+    assert "(cannot connect: ... {'credential': ...})" in str(raised.value)
