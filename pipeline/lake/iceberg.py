@@ -60,6 +60,10 @@ class IcebergTable:
     def refuse(self, documents: pa.Schema) -> None:
         """See `LakeTable.refuse`: Iceberg takes any name."""
 
+    def identity(self) -> str | None:
+        """See `LakeTable.identity`."""
+        return None if self._table is None else f"{self.name} {self._table.metadata.table_uuid}"
+
     def snapshot(self) -> str | None:
         """See `LakeTable.snapshot`."""
         found = None if self._table is None else self._table.current_snapshot()

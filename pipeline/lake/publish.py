@@ -16,6 +16,7 @@ from pipeline.job import Job
 from pipeline.lake.lake_table import RUN, LakeTable
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Manifest
+from pipeline.lake.published import is_noted, note
 from pipeline.lake.stores import Stores
 from pipeline.lake.tables import documents_schema
 from pipeline.lake.types import arrow_type
@@ -84,8 +85,9 @@ def _sha256(schema: Mapping[str, Any]) -> str:
 def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False) -> Upserted | None:
     """Bring the documents of a finished output into the job's table, None if it has none.
 
-    With `once`, not if a snapshot of late says that this run did so: None then, too. Jobs that
-    share a table would else take turns for ever, each with its own row of a document.
+    With `once`, not if the output's note or a snapshot of late says that this run did so: None
+    then, too. Jobs that share a table would else take turns for ever, each with its own row of a
+    document.
 
     Raises
     ------
@@ -104,9 +106,10 @@ def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False)
 
     try:
         with _opened(job, layout) as table:
-            if once and _told_of(table, manifest.run_id):
-                return None
-            return upsert(table, Documents.of(layout, manifest.documents, schema), properties)
+            done = None
+            if not (once and _has_run(table, layout, manifest.run_id)):
+                done = upsert(table, Documents.of(layout, manifest.documents, schema), properties)
+            identity = table.identity()
     except PagelakeError:
         raise
     except Exception as error:  # of a catalog's or store's own client, which may be any
@@ -114,11 +117,19 @@ def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False)
             f"output {layout.uri} is finished, and its {job.output.format} table is not up to date "
             f"({_said(error)}); run again to bring it there"
         ) from error
+    if identity is not None:
+        note(layout, manifest.run_id, identity)
+    return done
 
 
-def _told_of(table: LakeTable, run_id: str) -> bool:
-    """Say whether a snapshot of late was made by a run."""
-    return table.load() is not None and any(told.get(RUN) == run_id for told in table.told())
+def _has_run(table: LakeTable, layout: Layout, run_id: str) -> bool:
+    """Say whether a table has what a run made. A run killed before it noted so left a snapshot."""
+    table.load()
+    identity = table.identity()
+    if identity is None:
+        return False
+    noted = is_noted(layout, run_id, identity)
+    return noted or any(told.get(RUN) == run_id for told in table.told())
 
 
 def _properties(manifest: Manifest, plan: Plan, n_documents: int) -> dict[str, str]:
