@@ -166,8 +166,14 @@ def _opened(job: Job, layout: Layout) -> Iterator[LakeTable]:
 def _delta(job: Job) -> LakeTable:
     from pipeline.lake.delta import DeltaLakeTable
 
-    uri = job.output.table or f"{job.output.uri.rstrip('/')}/delta"
-    return DeltaLakeTable(uri, Stores.of(job.stores))
+    return DeltaLakeTable(job.output.table or _inside(job.output.uri), Stores.of(job.stores))
+
+
+def _inside(output: str) -> str:
+    """Return where the table lies that is given no place: a URI keeps its query at the end."""
+    has_query = "://" in output and not output.startswith("file://")
+    place, mark, query = output.partition("?") if has_query else (output, "", "")
+    return f"{place.rstrip('/')}/delta{mark}{query}"
 
 
 def _iceberg(job: Job, layout: Layout) -> LakeTable:
