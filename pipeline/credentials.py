@@ -1,4 +1,4 @@
-"""Telling URIs that hold a user, password or key: they may be neither shown nor stored."""
+"""Users, passwords and keys: URIs that hold them may be neither shown nor stored."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ _KEY = re.compile(
       | [?&;](?:key|auth|code)=    # not page_key or zip_code""",
     re.VERBOSE | re.IGNORECASE,
 )
+_NAMED = re.compile(
+    r"""((?:credential|secret|password|passwd|pwd|token)[\w.-]*(?:['"]\s*:|\s*=)\s*)
+        (?:'[^']*'|"[^"]*"|[^\s,;&)}]+)""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def holds_credentials(text: str) -> bool:
@@ -35,3 +40,22 @@ def holds_credentials(text: str) -> bool:
         if _USER.search(word) or _KEY.search(rest):
             return True
     return False
+
+
+def without_secrets(said: str) -> str:
+    """Return what a client of others says, without addresses and values that are named secret.
+
+    Clients quote the addresses and settings that they were given, and answers that they got.
+    """
+    told = re.sub(r"\S+", lambda word: "..." if _is_address(word[0]) else word[0], said)
+    return _NAMED.sub(r"\1...", told)
+
+
+def _is_address(word: str) -> bool:
+    return "://" in word or ":" in word.rpartition("@")[0]
+
+
+def without_user(endpoint: str) -> str:
+    """Return a service's address without the user and password that it may name."""
+    scheme, mark, rest = endpoint.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"

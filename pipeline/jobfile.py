@@ -24,6 +24,11 @@ def _is_local(name: str) -> bool:
     return name.startswith(("./", "../", "~/"))
 
 
+def _has_slash(name: str) -> bool:
+    """Say whether a table is one of Delta Lake's; a catalog's names have no slash."""
+    return "/" in name
+
+
 _PATHS: dict[tuple[str, ...], Callable[[str], bool]] = {
     ("input", "paths"): _always,
     ("input", "manifest"): _always,
@@ -32,6 +37,7 @@ _PATHS: dict[tuple[str, ...], Callable[[str], bool]] = {
     ("model", "name"): _is_local,  # otherwise a hub id, which has a slash too
     ("model", "adapter"): _is_local,
     ("output", "uri"): _always,
+    ("output", "table"): _has_slash,
 }
 """Keys whose values may be paths, and when they are."""
 
@@ -48,8 +54,8 @@ def load_job(
 
     `overrides` are "dotted.key=value", the value in YAML; `inputs` take the place of `input.paths`
     and `input.manifest`, `output` that of `output.uri`. Paths in the file are relative to its
-    folder; `output.uri`, and paths on the command line, to the current one. A job that is to run
-    `elsewhere` finds its password in the environment there.
+    folder; those of `output`, and paths on the command line, to the current one. A job that is to
+    run `elsewhere` finds its password in the environment there.
     Raises JobError, one line naming the file, the key and the mend.
     """
     path = find(name_or_path)
@@ -89,7 +95,7 @@ def _anchored_value(value: Any, folder: Path, at: tuple[str, ...]) -> Any:
     if not isinstance(value, str) or not value or at not in _PATHS or not _PATHS[at](value):
         return value
     _refuse_one_slash(value, at)
-    return _absolute(value, Path.cwd() if at == ("output", "uri") else folder)
+    return _absolute(value, Path.cwd() if at[0] == "output" else folder)
 
 
 def _refuse_one_slash(path: str, at: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,33 @@ def test_paths_in_the_file_are_relative_to_it_and_the_output_to_the_current_fold
     assert job.schema_ == f"{here}/jobs/schemas/mine.json"
     assert (job.model.name, job.model.adapter) == (f"{here}/jobs/weights", "org/adapter")
     assert job.output.uri == f"{here}/out"
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ("./tables/r", "/tables/r"),
+        ("tables/r", "/tables/r"),
+        ("../r", "/../r"),
+        ("/t/r", None),
+        ("s3://b/r", None),
+        ("file:///t/r", None),
+    ],
+)
+def test_a_delta_table_is_relative_to_the_current_folder_as_the_output_is(
+    table: str, found: str | None, here: Path
+) -> None:
+    wanted = os.path.normpath(f"{here}{found}") if found else table
+    delta = f"{TEXT.rstrip()}\n  format: delta\n"
+    write(here, f"{delta}  table: {table}\n")
+    assert load_job("jobs/x.yaml").output.table == wanted
+    write(here, delta)
+    assert load_job("jobs/x.yaml", [f"output.table={table}"]).output.table == wanted
+
+
+def test_a_table_of_a_catalog_is_a_name(here: Path) -> None:
+    write(here, f"{TEXT.rstrip()}\n  format: iceberg\n  table: lake.r\n")
+    assert load_job("jobs/x.yaml").output.table == "lake.r"
 
 
 def test_names_are_left_alone(here: Path) -> None:

@@ -95,6 +95,10 @@ class DeltaLakeTable:
                     "schema, or use output.format iceberg"
                 )
 
+    def identity(self) -> str | None:
+        """See `LakeTable.identity`."""
+        return None if self._table is None else f"{self._uri} {self._table.metadata().id}"
+
     def snapshot(self) -> str | None:
         """See `LakeTable.snapshot`: a version's number."""
         return None if self._table is None else str(self._table.version())

@@ -23,7 +23,7 @@ from pipeline.lake.lake_table import (
 from pipeline.lake.parquet import BATCH_ROWS, KEY_ROWS
 from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
-from pipeline.lake.table_stores import iceberg_properties
+from pipeline.lake.table_stores import iceberg_properties, s3_properties
 from pipeline.store_settings import SCHEMES
 
 _EMBEDDED: Final = "pagelake"
@@ -59,6 +59,10 @@ class IcebergTable:
 
     def refuse(self, documents: pa.Schema) -> None:
         """See `LakeTable.refuse`: Iceberg takes any name."""
+
+    def identity(self) -> str | None:
+        """See `LakeTable.identity`."""
+        return None if self._table is None else f"{self.name} {self._table.metadata.table_uuid}"
 
     def snapshot(self) -> str | None:
         """See `LakeTable.snapshot`."""
@@ -231,7 +235,9 @@ def embedded_catalog(folder: Path) -> Any:
 def named_catalog(name: str, stores: Stores, uri: str) -> Any:
     """Open a catalog of pyiceberg's configuration; what it says of a store goes before the job's.
 
-    The job's settings are those for the catalog's warehouse, or for `uri` if it names none.
+    The job's settings are those for the catalog's warehouse, or for the output's `uri` if that is
+    in a store. If neither says where tables lie, which a catalog itself may tell later, they are
+    those for all of S3.
 
     Raises
     ------
@@ -249,12 +255,18 @@ def named_catalog(name: str, stores: Stores, uri: str) -> Any:
             f"output.catalog: pyiceberg knows no catalog '{name}'; describe it in ~/.pyiceberg.yaml"
             f" or by PYICEBERG_CATALOG__{name.upper()}__URI and its like"
         )
+    return load_catalog(name, **_with_stores(configured, stores, uri))
+
+
+def _with_stores(configured: Mapping[str, Any], stores: Stores, uri: str) -> Mapping[str, Any]:
+    """Complete a catalog's configuration by the job's settings of the store it keeps tables in."""
     warehouse = str(configured.get("warehouse", ""))
     place = warehouse if "://" in warehouse else uri
-    properties: Mapping[str, Any] = configured
-    if place.partition("://")[0] in SCHEMES:
-        properties = iceberg_properties(bucket_of(place, stores.store(place)), configured)
-    return load_catalog(name, **properties)
+    if "://" in place and place.partition("://")[0] in SCHEMES:
+        return iceberg_properties(bucket_of(place, stores.store(place)), configured)
+    if "://" in warehouse or Path(warehouse).is_absolute():
+        return configured
+    return s3_properties(stores.store("s3://"), configured)
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:

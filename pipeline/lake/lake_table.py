@@ -63,6 +63,13 @@ class LakeTable(Protocol):
         """Raise OutputError if the format cannot hold such columns at all."""
         ...
 
+    def identity(self) -> str | None:
+        """Return what tells the table loaded from any other, also from one made anew in its place.
+
+        None if there is none.
+        """
+        ...
+
     def snapshot(self) -> str | None:
         """Return the id of the snapshot loaded, None if there is none."""
         ...

@@ -11,6 +11,7 @@
     URI/_pagelake/runs/{run}/...                     a run's own papers: plan, metrics
     URI/_pagelake/job.yaml                           the last run's job, in full
     URI/_pagelake/identities/{fingerprint}.json      the settings that rows were made with
+    URI/_pagelake/published                          which lake tables have the documents
     URI/_pagelake/lock                               who writes to the output now
 
 Names inside an output are relative ("pages/x.parquet") and end up in commits and manifest, so an
@@ -47,6 +48,7 @@ PAPERS = "_pagelake"
 MANIFEST = "_pagelake/manifest.json"
 JOB = "_pagelake/job.yaml"
 IDENTITIES = "_pagelake/identities"
+PUBLISHED = "_pagelake/published"
 LOCK = "_pagelake/lock"
 
 UNFINISHED = ".tmp"

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from pipeline.credentials import without_secrets
 from pipeline.errors import JobError, OutputError, PagelakeError, RunError, printable
 from pipeline.job import Job
 from pipeline.lake.lake_table import RUN, LakeTable
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Manifest
+from pipeline.lake.published import is_noted, note
 from pipeline.lake.stores import Stores
 from pipeline.lake.tables import documents_schema
 from pipeline.lake.types import arrow_type
@@ -83,8 +85,9 @@ def _sha256(schema: Mapping[str, Any]) -> str:
 def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False) -> Upserted | None:
     """Bring the documents of a finished output into the job's table, None if it has none.
 
-    With `once`, not if a snapshot of late says that this run did so: None then, too. Jobs that
-    share a table would else take turns for ever, each with its own row of a document.
+    With `once`, not if the output's note or a snapshot of late says that this run did so: None
+    then, too. Jobs that share a table would else take turns for ever, each with its own row of a
+    document.
 
     Raises
     ------
@@ -103,9 +106,10 @@ def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False)
 
     try:
         with _opened(job, layout) as table:
-            if once and _told_of(table, manifest.run_id):
-                return None
-            return upsert(table, Documents.of(layout, manifest.documents, schema), properties)
+            done = None
+            if not (once and _has_run(table, layout, manifest.run_id)):
+                done = upsert(table, Documents.of(layout, manifest.documents, schema), properties)
+            identity = table.identity()
     except PagelakeError:
         raise
     except Exception as error:  # of a catalog's or store's own client, which may be any
@@ -113,11 +117,19 @@ def publish(job: Job, layout: Layout, manifest: Manifest, *, once: bool = False)
             f"output {layout.uri} is finished, and its {job.output.format} table is not up to date "
             f"({_said(error)}); run again to bring it there"
         ) from error
+    if identity is not None:
+        note(layout, manifest.run_id, identity)
+    return done
 
 
-def _told_of(table: LakeTable, run_id: str) -> bool:
-    """Say whether a snapshot of late was made by a run."""
-    return table.load() is not None and any(told.get(RUN) == run_id for told in table.told())
+def _has_run(table: LakeTable, layout: Layout, run_id: str) -> bool:
+    """Say whether a table has what a run made. A run killed before it noted so left a snapshot."""
+    table.load()
+    identity = table.identity()
+    if identity is None:
+        return False
+    noted = is_noted(layout, run_id, identity)
+    return noted or any(told.get(RUN) == run_id for told in table.told())
 
 
 def _properties(manifest: Manifest, plan: Plan, n_documents: int) -> dict[str, str]:
@@ -154,8 +166,14 @@ def _opened(job: Job, layout: Layout) -> Iterator[LakeTable]:
 def _delta(job: Job) -> LakeTable:
     from pipeline.lake.delta import DeltaLakeTable
 
-    uri = job.output.table or f"{job.output.uri.rstrip('/')}/delta"
-    return DeltaLakeTable(uri, Stores.of(job.stores))
+    return DeltaLakeTable(job.output.table or _inside(job.output.uri), Stores.of(job.stores))
+
+
+def _inside(output: str) -> str:
+    """Return where the table lies that is given no place: a URI keeps its query at the end."""
+    has_query = "://" in output and not output.startswith("file://")
+    place, mark, query = output.partition("?") if has_query else (output, "", "")
+    return f"{place.rstrip('/')}/delta{mark}{query}"
 
 
 def _iceberg(job: Job, layout: Layout) -> LakeTable:
@@ -163,8 +181,8 @@ def _iceberg(job: Job, layout: Layout) -> LakeTable:
 
     name = job.output.table or f"{NAMESPACE}.{_identifier(job.name)}"
     if job.output.catalog is not None:
-        uri = job.output.uri if "://" in job.output.uri else "s3://"
-        return IcebergTable(named_catalog(job.output.catalog, Stores.of(job.stores), uri), name)
+        catalog = named_catalog(job.output.catalog, Stores.of(job.stores), job.output.uri)
+        return IcebergTable(catalog, name)
     folder = layout.local("iceberg")
     if folder is None:  # the job's own check refuses stores
         raise JobError("output.catalog is missing; an output in a store needs one")
@@ -183,6 +201,6 @@ def _is_mistake(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """Return what a client says as one line; deltalake's own is coloured."""
+    """Return what a client says as one line, without secrets; deltalake's own is coloured."""
     said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    return printable(said)[:300] or type(error).__name__
+    return printable(without_secrets(said))[:300] or type(error).__name__

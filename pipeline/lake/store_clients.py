@@ -16,6 +16,7 @@ from urllib.request import getproxies
 from obstore.store import AzureStore, GCSStore, S3Store
 from pyarrow.fs import resolve_s3_region
 
+from pipeline.credentials import without_user
 from pipeline.lake.aws import AwsKeys, aws_keys
 from pipeline.store_settings import SCHEMES, Store
 
@@ -44,7 +45,7 @@ class Bucket:
         endpoint = self.store.endpoint
         if endpoint is None and self.kind == "s3" and not self.store.anonymous:
             endpoint = aws_keys(self.store.profile).endpoint
-        return f"the endpoint {endpoint}" if endpoint else _VENDORS[self.kind]
+        return f"the endpoint {without_user(endpoint)}" if endpoint else _VENDORS[self.kind]
 
     def client(self) -> Client:
         """Return the client: one a process, because it holds connections.
@@ -88,14 +89,21 @@ def bucket_of(uri: str, store: Store) -> Bucket:
         name, store = _container(name, store, uri)
     if query:
         store = _with_query(store, dict(parse_qsl(query)), uri)
-    if store.endpoint is None and (endpoint := _environment(_ENDPOINTS[kind])):
-        # Google's own clients send no credentials to what their variable names.
-        anonymous = store.anonymous or endpoint == os.environ.get("STORAGE_EMULATOR_HOST")
-        endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
-        store = store.model_copy(update={"endpoint": endpoint, "anonymous": anonymous})
+    store = with_environment(kind, store)
     if not name:
         raise ValueError(f"{uri} names no bucket; write {scheme}://bucket/folder")
     return Bucket(kind, f"{scheme}://{place.partition('/')[0]}", name, store)
+
+
+def with_environment(kind: str, store: Store) -> Store:
+    """Return a store's settings with the endpoint that the environment names, if they have none."""
+    endpoint = _environment(_ENDPOINTS[kind])
+    if store.endpoint is not None or endpoint is None:
+        return store
+    # Google's own clients send no credentials to what their variable names.
+    anonymous = store.anonymous or endpoint == os.environ.get("STORAGE_EMULATOR_HOST")
+    endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
+    return store.model_copy(update={"endpoint": endpoint, "anonymous": anonymous})
 
 
 def _container(name: str, store: Store, uri: str) -> tuple[str, Store]:
@@ -223,6 +231,6 @@ def _reachable(endpoint: str, common: dict[str, Any]) -> str:
         except socket.gaierror as error:
             if error.errno != socket.EAI_AGAIN:
                 raise OSError(
-                    f"the endpoint {endpoint} has no address; mend stores.endpoint"
+                    f"the endpoint {without_user(endpoint)} has no address; mend stores.endpoint"
                 ) from error
     return endpoint.rstrip("/")

@@ -19,6 +19,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
+from pipeline.credentials import without_secrets
 from pipeline.lake.store_clients import Bucket
 
 T = TypeVar("T")
@@ -117,7 +118,8 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
         return OSError(f"{uri}: {where} does not answer ({tries} tries)")
     if "body error" in said or "kind: Decode" in said or "kind: Request" in said:
         return BrokenOffError(f"{uri}: {where} broke off its answer")
-    return OSError(f"{uri}: {_without_addresses(said)}")
+    first_line, _, _ = said.partition("\n")
+    return OSError(f"{uri}: {without_secrets(first_line)}")
 
 
 def _bad_key(said: str) -> str:
@@ -127,7 +129,3 @@ def _bad_key(said: str) -> str:
         f"{which} has an empty part, '.', '..' or a control character; "
         "rename that object, or name places beside it"
     )
-
-
-def _without_addresses(said: str) -> str:
-    return re.sub(r"\S+://\S+", "...", said.partition("\n")[0])

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipeline.errors import OutputError
 from pipeline.lake.aws import AwsKeys
-from pipeline.lake.store_clients import Bucket, S3Access, s3_access
+from pipeline.lake.store_clients import Bucket, S3Access, s3_access, with_environment
 from pipeline.store_settings import Store
 
 _LONGEST_PAUSE_S: Final = 20.0
@@ -68,8 +68,7 @@ def iceberg_properties(bucket: Bucket, configured: Mapping[str, Any]) -> dict[st
     """
     store = bucket.store
     if bucket.kind == "s3":
-        found = _iceberg_s3(store, signs=not any(key in configured for key in _SIGNING))
-        return {**found, **configured}
+        return s3_properties(store, configured)
     lacks = {"anonymous": store.anonymous, "endpoint": store.endpoint and bucket.kind == "az"}
     prefix = {"gs": "gcs.", "az": "adls."}[bucket.kind]
     for name in [name for name, is_set in lacks.items() if is_set]:
@@ -83,7 +82,16 @@ def iceberg_properties(bucket: Bucket, configured: Mapping[str, Any]) -> dict[st
     return {**_given({"adls.account-name": store.account}), **configured}
 
 
-def _iceberg_s3(store: Store, *, signs: bool) -> dict[str, str]:
+def s3_properties(store: Store, configured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return pyiceberg's properties for S3, of which no bucket need be known yet.
+
+    Raises
+    ------
+    ValueError
+        If the profile is not there.
+    """
+    store = with_environment("s3", store)
+    signs = not any(key in configured for key in _SIGNING)
     try:
         access = s3_access(store)
     except ValueError:
@@ -100,7 +108,7 @@ def _iceberg_s3(store: Store, *, signs: bool) -> dict[str, str]:
         names = ("s3.access-key-id", "s3.secret-access-key", "s3.session-token")
         properties |= dict(zip(names, _keys(access), strict=True))
         properties["s3.anonymous"] = "true" if store.anonymous else None
-    return _given(properties)
+    return {**_given(properties), **configured}
 
 
 def _keys(access: S3Access) -> tuple[str | None, str | None, str | None]:

@@ -60,7 +60,7 @@ def _places(job: Job) -> Iterator[tuple[str, str]]:
 
 def _is_folder(name: str) -> bool:
     """Return True for what is no hub id: a path, or a folder that has the name of one."""
-    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+    return name.startswith((".", "/", "~", "file://")) or Path(name).is_dir()
 
 
 def _local_path(place: str) -> str | None:

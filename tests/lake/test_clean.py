@@ -31,7 +31,8 @@ def used(output: Any) -> set[str]:
     output.write([output.page("b", 1, {"total": 1})], run="r2", fingerprint="f2")
     output.layout.write_bytes("pages/compacted.parquet", b"1")
     output.layout.write_bytes("documents/now.parquet", b"1")
-    for name in (f"{RUN}/plans.parquet", f"{RUN}/metrics.json", "_pagelake/job.yaml"):
+    kept = (f"{RUN}/plans.parquet", f"{RUN}/metrics.json")
+    for name in (*kept, "_pagelake/job.yaml", "_pagelake/published"):
         output.layout.write_bytes(name, b"1")
     for fingerprint in ("f1", "f2"):
         output.layout.write_bytes(f"_pagelake/identities/{fingerprint}.json", b"{}")

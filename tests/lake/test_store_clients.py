@@ -241,3 +241,11 @@ def test_a_range_that_is_cut_is_asked_for_again(s3: RecordingS3) -> None:
     with layout.open_input("00000001.pdf") as file:
         assert file.read() == BODY
     assert len(s3.requests) == 4
+
+
+def test_a_password_in_an_endpoint_of_the_environment_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:S3CRET@127.0.0.1:9")
+    lake = bucket_of("s3://lake/out", Store())
+    assert lake.where == "the endpoint http://127.0.0.1:9"

@@ -239,6 +239,18 @@ def test_a_delta_table_in_a_store_that_the_environment_names(
     assert table.history(1)[0]["pagelake.replaced"] == "2"
 
 
+def test_a_delta_table_in_an_output_whose_uri_has_a_query(
+    s3: S3Server, pile: Path, make_job: MakeJob, run_job: RunJob
+) -> None:
+    s3.make_bucket("delta-queries")
+    host = s3.endpoint.removeprefix("http://")
+    query = f"region=us-east-1&endpoint_override={host}&scheme=http"
+    output = {"uri": f"s3://delta-queries/out?{query}", "format": "delta"}
+    assert counts(run_job(make_job([pile], **FAKE, output=output))) == (2, 0, 0, True)
+    options = {"aws_endpoint_url": s3.endpoint, "aws_region": "us-east-1", "allow_http": "true"}
+    assert DeltaTable("s3://delta-queries/out/delta", storage_options=options).count() == 2
+
+
 def test_an_iceberg_table_of_a_named_catalog_in_a_store(
     s3: S3Server,
     tmp_path: Path,

@@ -36,6 +36,7 @@ REMOTE: dict[str, Any] = {
         ("input.manifest", {"input": {"manifest": "/home/me/list.csv"}}),
         ("examples.pages", {"examples": [{"pages": "/home/me/a.png", "answer": "x"}]}),
         ("model.name", {"model": {"name": "/home/me/idefics2"}}),
+        ("model.name", {"model": {"name": "file:///home/me/idefics2"}}),
         ("model.adapter", {"model": {"name": "nano", "adapter": "/home/me/lora"}}),
     ],
 )
