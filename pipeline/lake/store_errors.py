@@ -16,6 +16,7 @@ from obstore.exceptions import (
     BaseError,
     InvalidPathError,
     PermissionDeniedError,
+    PreconditionError,
     UnauthenticatedError,
 )
 
@@ -55,6 +56,15 @@ class BrokenOffError(OSError):
     """An answer that began and did not end. The client does not try again by itself."""
 
 
+class ReplacedError(OSError):
+    """An object that is another version by now than the one that was opened."""
+
+    @classmethod
+    def of(cls, uri: str) -> ReplacedError:
+        """Say which."""
+        return cls(f"{uri} changed while it was read")
+
+
 class BadKeyError(OSError):
     """A key that the client cannot address."""
 
@@ -92,6 +102,8 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     found = re.search(r"status(?: code)?: (\d{3})", said)
     status = int(found[1]) if found else None
     where = bucket.where
+    if isinstance(error, PreconditionError):
+        return ReplacedError.of(uri)
     if any(word in said for word in _NO_BUCKET):
         return OSError(f"{bucket.root}: no such bucket at {where}")
     if "169.254.169.254" in said or "metadata.google.internal" in said:

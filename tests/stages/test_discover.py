@@ -12,7 +12,7 @@ import pytest
 from recording_s3 import recording_s3
 from s3_server import S3Server
 
-from pipeline.errors import InputError, ItemError
+from pipeline.errors import InputError, ItemError, PagelakeError
 from pipeline.job import Input
 from pipeline.lake import keys
 from pipeline.lake.source import Source
@@ -314,6 +314,22 @@ def test_a_manifest_in_a_bucket(bucket: Callable[..., None]) -> None:
         ("nope://x/c.png", -1),
         ("s3://bucket/lists/gone.pdf", -1),
     ]
+
+
+def test_a_manifest_that_is_replaced_while_it_is_read_ends_the_listing(
+    bucket: Callable[..., None],
+) -> None:
+    def rows(name: str) -> bytes:
+        return b"uri,note\n" + b"".join(
+            b"s3://bucket/%s/%06d.pdf,%s\n" % (name.encode(), n, b"x" * 1000) for n in range(12_000)
+        )
+
+    bucket("m.csv", data=rows("old"))
+    found = discover(Input(manifest="s3://bucket/m.csv", trust_manifest=True))
+    assert next(found).uri == "s3://bucket/old/000000.pdf"
+    bucket("m.csv", data=rows("new"))
+    with pytest.raises(PagelakeError, match=r"m\.csv changed while it was read; run again"):
+        list(found)
 
 
 def test_a_trusted_manifest_costs_its_store_no_look(tmp_path: Path) -> None:
