@@ -84,6 +84,8 @@ class Lock:
     OutputError
         On entering, if another run holds the output (OutputInUseError), or the lock cannot be
         written.
+    RunError
+        On entering, if the output's store is away.
     """
 
     def __init__(self, layout: Layout, run_id: str, lease_s: float = LEASE_S) -> None:
@@ -102,10 +104,7 @@ class Lock:
         except BaseException as error:
             self._give_back()
             if isinstance(error, OSError):
-                raise OutputError(
-                    f"output {self._layout.uri}: cannot be written ({one_line(error)}); "
-                    "choose another output.uri"
-                ) from error
+                raise self._layout.not_written(error) from error
             raise
         self._thread.start()
         return self

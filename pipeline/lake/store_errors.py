@@ -20,6 +20,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
+from pipeline.errors import RunError, UserError
 from pipeline.lake.store_clients import Bucket
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ def in_one_line(bucket: Bucket, key: str) -> Iterator[None]:
         If there is no such object.
     PermissionError
         If the store does not let us.
+    TransientError
+        If it does not answer, or not as it should, which may pass.
     OSError
         For all else.
     """
@@ -52,11 +55,15 @@ def in_one_line(bucket: Bucket, key: str) -> Iterator[None]:
         raise _said(bucket, f"{bucket.root}/{key}", error) from error
 
 
-class BrokenOffError(OSError):
+class TransientError(OSError):
+    """What may pass by itself, with nothing to be mended."""
+
+
+class BrokenOffError(TransientError):
     """An answer that began and did not end. The client does not try again by itself."""
 
 
-class ReplacedError(OSError):
+class ReplacedError(TransientError):
     """An object that is another version by now than the one that was opened."""
 
     @classmethod
@@ -67,6 +74,18 @@ class ReplacedError(OSError):
 
 class BadKeyError(OSError):
     """A key that the client cannot address."""
+
+
+def complaint(
+    kind: type[UserError], said: str, error: Exception, mend: str = ""
+) -> UserError | RunError:
+    """Return what to raise for an error of a place that the user named, and what was said of it.
+
+    It is of `kind`, and followed by the mend; but a RunError if it may pass.
+    """
+    if isinstance(error, TransientError):
+        return RunError(f"{said}; run again later")
+    return kind(f"{said}{mend}")
 
 
 def whole(bucket: Bucket, key: str, ask: Callable[[], T]) -> T:
@@ -121,12 +140,13 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     if isinstance(error, InvalidPathError | ValueError):
         return BadKeyError(f"{uri}: {_bad_key(said)}")
     if status is not None:
-        again = f" ({tries} tries)" if status >= 500 or status == 429 else ""
-        return OSError(f"{uri}: {where} answers {status}{again}")
+        if status == 429 or (status >= 500 and status != 501):
+            return TransientError(f"{uri}: {where} answers {status} ({tries} tries)")
+        return OSError(f"{uri}: {where} answers {status}")
     if "response body error" in said and "error sending request" not in said:
         return BrokenOffError(f"{uri}: {where} broke off its answer")
     if "kind: Timeout" in said or "kind: Connect" in said or "error sending request" in said:
-        return OSError(f"{uri}: {where} does not answer ({tries} tries)")
+        return TransientError(f"{uri}: {where} does not answer ({tries} tries)")
     if "body error" in said or "kind: Decode" in said or "kind: Request" in said:
         return BrokenOffError(f"{uri}: {where} broke off its answer")
     return OSError(f"{uri}: {_without_addresses(said)}")

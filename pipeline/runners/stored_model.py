@@ -24,7 +24,7 @@ from pyarrow import fs
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Job
-from pipeline.lake.store_errors import ReplacedError
+from pipeline.lake.store_errors import ReplacedError, complaint
 from pipeline.lake.stores import Stores
 from pipeline.models.base import Checkpoint
 from pipeline.models.families import resolve
@@ -45,6 +45,8 @@ def resolve_stored(job: Job) -> Checkpoint:
     ------
     CheckpointError
         If there is none, it cannot be fetched, or no family here reads it.
+    RunError
+        If its store is away.
     """
     uri, stores = job.model.name, Stores.of(job.stores)
     revision, files = _listed(uri, stores)
@@ -62,6 +64,8 @@ def on_this_machine(checkpoint: Checkpoint, job: Job, *, weights: bool) -> Check
     ------
     CheckpointError
         If they cannot be fetched, or are not those that the run began with.
+    RunError
+        If their store is away.
     """
     if not is_stored(checkpoint.location):
         return checkpoint
@@ -130,6 +134,5 @@ def _complaints(uri: str) -> Iterator[None]:
     except ReplacedError as error:
         raise CheckpointError(_changed(uri)) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"model.name: '{uri}' cannot be fetched: {one_line(error)}"
-        ) from error
+        said = f"model.name: '{uri}' cannot be fetched: {one_line(error)}"
+        raise complaint(CheckpointError, said, error) from error

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from s3_server import S3Server
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, RunError
 from pipeline.job import Job
 from pipeline.models.base import Checkpoint
 from pipeline.models.families import BUNDLED
@@ -77,6 +77,15 @@ def test_a_model_that_was_changed_in_the_store_is_refused(
     nothing = make_job(["x"], model={"name": f"{uri}-not"}, stores=s3.stores)
     with pytest.raises(CheckpointError, match=r"there is no config\.json in"):
         resolve_stored(nothing)
+
+
+def test_a_model_whose_store_is_away_fails_the_run(make_job: Callable[..., Job]) -> None:
+    away = {"endpoint": "http://127.0.0.1:9", "anonymous": True, "attempts": 1}
+    job = make_job(["x"], model={"name": "s3://models/nano"}, stores={"s3://": away})
+    with pytest.raises(
+        RunError, match=r"cannot be fetched: .* does not answer .*; run again later"
+    ):
+        resolve_stored(job)
 
 
 def test_a_file_that_is_replaced_while_it_is_fetched_is_not_kept(
