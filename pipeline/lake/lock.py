@@ -220,10 +220,14 @@ class Lock:
         return found is not None and found.token == self._mine.token
 
     def _write(self, mine: Holder, version: Version | None = None) -> None:
-        if version is None:
-            self._layout.write_bytes(LOCK, mine.to_json().encode())
-        else:
-            self._layout.put_over(LOCK, mine.to_json().encode(), version)
+        data = mine.to_json().encode()
+        if version is not None:
+            try:
+                self._layout.put_over(LOCK, data, version)
+                return
+            except NotImplementedError:  # of a store that can tell whether there is one, not which
+                self._exact = False
+        self._layout.write_bytes(LOCK, data)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from typing import IO, Any, cast
 
 import obstore
 import pyarrow as pa
-from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from pyarrow import fs
 
 from pipeline.lake.store_clients import Bucket
-from pipeline.lake.store_errors import ReplacedError, in_one_line, whole
+from pipeline.lake.store_errors import ReplacedError, in_one_line, is_unknown, whole
 
 _STREAM, _RANDOM = 8 << 20, 1 << 20
 """Bytes fetched at once, at least, from an object read through, and one read here and there."""
@@ -102,8 +102,10 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
                 if "NoSuchBucket" in str(error):
                     raise
                 raise ChangedError from error
-            except NotSupportedError as error:
-                raise NotImplementedError from error
+            except BaseError as error:
+                if is_unknown(error):
+                    raise NotImplementedError from error
+                raise
 
     def pages(self, prefix: str, after: str | None) -> Iterator[list[fs.FileInfo]]:
         """Yield the objects below a key, by the page; only those with later keys than `after`."""

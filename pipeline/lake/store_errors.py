@@ -15,6 +15,7 @@ from typing import TypeVar
 from obstore.exceptions import (
     BaseError,
     InvalidPathError,
+    NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -118,9 +119,7 @@ def _absent(bucket: Bucket, uri: str, said: str) -> OSError:
 
 def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     said, tries = str(error), bucket.store.attempts
-    found = re.search(r"status(?: code)?: (\d{3})", said)
-    status = int(found[1]) if found else None
-    where = bucket.where
+    status, where = _status(said), bucket.where
     if isinstance(error, PreconditionError):
         return ReplacedError.of(uri)
     if any(word in said for word in _NO_BUCKET):
@@ -150,6 +149,16 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     if "body error" in said or "kind: Decode" in said or "kind: Request" in said:
         return BrokenOffError(f"{uri}: {where} broke off its answer")
     return OSError(f"{uri}: {_without_addresses(said)}")
+
+
+def _status(said: str) -> int | None:
+    found = re.search(r"status(?: code)?: (\d{3})", said)
+    return int(found[1]) if found else None
+
+
+def is_unknown(error: BaseError) -> bool:
+    """True if the client or the store knows no such request, or not with such a header."""
+    return isinstance(error, NotSupportedError) or _status(str(error)) == 501
 
 
 def _bad_key(said: str) -> str:

@@ -16,10 +16,14 @@ from typing import Any
 
 @dataclass
 class ConditionalStore:
-    """The endpoint. The answer to the next put that finds its version is lost if `deaf`."""
+    """The endpoint. The answer to the next put that finds its version is lost if `deaf`.
+
+    Puts with a header that is `unknown` are answered with 501.
+    """
 
     endpoint: str = ""
     deaf: bool = False
+    unknown: frozenset[str] = frozenset()
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     numbers: int = 0
 
@@ -30,6 +34,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["content-length"]))
+        if any(name in self.headers for name in self.store.unknown):
+            self._send(501)
+            return
         _, number = self.store.objects.get(self.path, (b"", 0))
         expected = self.headers.get("x-goog-if-generation-match", str(number))
         tag = self.headers.get("if-match", f'"{number}"')
@@ -56,6 +63,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.store.objects.pop(self.path, None)
         self._send(204)
+
+    def do_POST(self) -> None:
+        """Delete what a DeleteObjects of S3 names."""
+        asked = self.rfile.read(int(self.headers["content-length"])).decode()
+        bucket = self.path.split("/")[1].partition("?")[0]
+        for key in re.findall(r"<Key>(.*?)</Key>", asked):
+            self.store.objects.pop(f"/{bucket}/{key}", None)
+        self._send(200, b"<DeleteResult/>")
 
     def _send(self, status: int, data: bytes = b"", number: int = 0, part: str = "") -> None:
         self.send_response(status)
