@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import InputError, OutputError, one_line
+from pipeline.errors import InputError, OutputError, RunError, UserError, one_line
 from pipeline.evaluation.compare import score_record
 from pipeline.evaluation.report import Evaluation
 from pipeline.evaluation.save import saving_documents, write_figures
@@ -20,6 +20,7 @@ from pipeline.lake.exact_json import loads
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Ledger, Manifest
 from pipeline.lake.parquet import read_batches
+from pipeline.lake.store_errors import complaint
 from pipeline.lake.stores import Stores
 from pipeline.records import State
 
@@ -47,6 +48,8 @@ def evaluate(
         If the truth cannot be used, or does not tell which document it means.
     OutputError
         If `output` is not a finished run's, or `out` cannot be written.
+    RunError
+        If a store is away.
     """
     layout = Layout.open(output, stores)
     manifest = _manifest(layout)
@@ -72,7 +75,7 @@ def _manifest(layout: Layout) -> Manifest:
     try:
         manifest = Ledger(layout).manifest()
     except OSError as error:
-        raise OutputError(f"output {layout.uri}: cannot be read ({one_line(error)})") from error
+        raise _not_read(layout, error) from error
     if manifest is None:
         raise OutputError(
             f"output {layout.uri}: holds no finished run; name a run's output.uri, "
@@ -121,7 +124,12 @@ def _rows(layout: Layout, manifest: Manifest) -> Iterator[tuple[str, str, str | 
             for batch in read_batches(layout, name, _COLUMNS):
                 yield from zip(*(batch[name].to_pylist() for name in _COLUMNS), strict=True)
     except (OSError, pa.ArrowException) as error:
-        raise OutputError(f"output {layout.uri}: cannot be read ({one_line(error)})") from error
+        raise _not_read(layout, error) from error
+
+
+def _not_read(layout: Layout, error: Exception) -> UserError | RunError:
+    said = f"output {layout.uri}: cannot be read ({one_line(error)})"
+    return complaint(OutputError, said, error)
 
 
 def _answer(state: str, text: str | None) -> dict[str, Any] | None:

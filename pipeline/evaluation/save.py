@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import OutputError, one_line
+from pipeline.errors import OutputError, RunError, UserError, one_line
 from pipeline.evaluation.report import Evaluation, field_figures
 from pipeline.evaluation.scores import FieldScore, ScoredDocument
 from pipeline.lake.layout import Layout
 from pipeline.lake.parquet import write_table
+from pipeline.lake.store_errors import complaint
 
 FIGURES, FIELDS, DOCUMENTS = "eval.json", "fields.parquet", "documents.parquet"
 
@@ -95,6 +96,8 @@ def write_figures(target: Layout, evaluation: Evaluation) -> None:
     ------
     OutputError
         If a file cannot be written.
+    RunError
+        If the store is away.
     """
     rows = _field_rows(None, evaluation.scores.fields)
     for name, scores in evaluation.sorted_groups():
@@ -129,5 +132,6 @@ def _document_row(document: ScoredDocument) -> dict[str, Any]:
     }
 
 
-def _not_written(target: Layout, error: OSError) -> OutputError:
-    return OutputError(f"--out {target.uri}: cannot be written ({one_line(error)}); name another")
+def _not_written(target: Layout, error: OSError) -> UserError | RunError:
+    said = f"--out {target.uri}: cannot be written ({one_line(error)})"
+    return complaint(OutputError, said, error, "; name another")

@@ -27,6 +27,7 @@ from pipeline.evaluation.metrics import fits
 from pipeline.evaluation.shape import Leaf, List, Object, RecordShape, Shape, join, unknown_keys
 from pipeline.evaluation.uris import truth_key
 from pipeline.lake.exact_json import dumps, loads
+from pipeline.lake.store_errors import complaint
 from pipeline.lake.stores import Stores
 
 NO_GROUP = "(none)"
@@ -70,6 +71,8 @@ def read_truth(file: str, shape: RecordShape, by: str | None = None) -> Truth:
     InputError
         If the file cannot be read, a document is stated twice, a record has a value that is not of
         the schema's type, or no document has the column `by`. The message names the line.
+    RunError
+        If its store is away.
     """
     documents: dict[str, TruthDocument] = {}
     unknown: Counter[str] = Counter()
@@ -179,7 +182,8 @@ def _rows(file: str, by: str | None) -> Iterator[tuple[str, Row]]:
             f"truth {file}: is not text; give JSON lines, a .csv or a .parquet file"
         ) from error
     except (OSError, ValueError, NotImplementedError, csv.Error) as error:
-        raise InputError(f"truth {file}: cannot be read ({one_line(error)})") from error
+        said = f"truth {file}: cannot be read ({one_line(error)})"
+        raise complaint(InputError, said, error) from error
 
 
 def _json_rows(stream: Any, file: str) -> Iterator[tuple[str, Row]]:

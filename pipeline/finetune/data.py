@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from pipeline.errors import InputError, ItemError, one_line
 from pipeline.lake.exact_json import dumps, loads
+from pipeline.lake.store_errors import complaint
 from pipeline.lake.stores import Stores
 from pipeline.lake.values import converter
 
@@ -71,6 +72,8 @@ def read_rows(location: str) -> list[Row]:
     ------
     InputError
         If it cannot be read, or a row is not as above. The message names the row.
+    RunError
+        If its store is away.
     """
     try:
         store, path = Stores().filesystem(location)
@@ -87,7 +90,8 @@ def read_rows(location: str) -> list[Row]:
     except UnicodeDecodeError as error:
         raise InputError(f"data {location}: is not text; give JSON lines or Parquet") from error
     except (OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"data {location}: cannot be read ({one_line(error)})") from error
+        said = f"data {location}: cannot be read ({one_line(error)})"
+        raise complaint(InputError, said, error) from error
     if not rows:
         raise InputError(f"data {location}: holds no rows; write one JSON object a line")
     return rows

@@ -36,8 +36,9 @@ from typing import IO, Any, Final, Self, cast
 
 from pyarrow import fs
 
-from pipeline.errors import OutputError, one_line
+from pipeline.errors import OutputError, RunError, UserError, one_line
 from pipeline.lake.object_store import ObjectStore, Version
+from pipeline.lake.store_errors import complaint
 from pipeline.lake.stores import Stores, object_store
 
 DOCUMENTS = "documents"
@@ -101,6 +102,8 @@ class Layout:
         ------
         OutputError
             If it cannot: read-only, no permission, or a file in the way.
+        RunError
+            If its store is away.
         """
         probe = f"{COMMITS}/.probe"
         try:
@@ -110,20 +113,23 @@ class Layout:
             self.write_bytes(probe, b"")
             self.delete(probe)
         except OSError as error:
-            raise OutputError(
-                f"output {self.uri}: cannot be written ({one_line(error)}); "
-                "choose another output.uri"
-            ) from error
+            raise self.not_written(error) from error
+
+    def not_written(self, error: OSError) -> UserError | RunError:
+        """Return what to raise when nothing can be written."""
+        said = f"output {self.uri}: cannot be written ({one_line(error)})"
+        return complaint(OutputError, said, error, "; choose another output.uri")
 
     def is_output(self) -> bool:
         """Return True if a run has ever written here.
 
-        Raises OutputError if a store does not let us look.
+        Raises OutputError if a store does not let us look; RunError if it is away.
         """
         try:
             folders = self.filesystem.get_file_info([self._path(COMMITS), self._path(RUNS)])
         except OSError as error:
-            raise OutputError(f"output {self.uri}: cannot be read ({one_line(error)})") from error
+            said = f"output {self.uri}: cannot be read ({one_line(error)})"
+            raise complaint(OutputError, said, error) from error
         return self.exists(MANIFEST) or any(one.type == fs.FileType.Directory for one in folders)
 
     def read_bytes(self, name: str) -> bytes:

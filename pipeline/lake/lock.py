@@ -84,6 +84,8 @@ class Lock:
     OutputError
         On entering, if another run holds the output (OutputInUseError), or the lock cannot be
         written.
+    RunError
+        On entering, if the output's store is away.
     """
 
     def __init__(self, layout: Layout, run_id: str, lease_s: float = LEASE_S) -> None:
@@ -102,10 +104,7 @@ class Lock:
         except BaseException as error:
             self._give_back()
             if isinstance(error, OSError):
-                raise OutputError(
-                    f"output {self._layout.uri}: cannot be written ({one_line(error)}); "
-                    "choose another output.uri"
-                ) from error
+                raise self._layout.not_written(error) from error
             raise
         self._thread.start()
         return self
@@ -221,10 +220,14 @@ class Lock:
         return found is not None and found.token == self._mine.token
 
     def _write(self, mine: Holder, version: Version | None = None) -> None:
-        if version is None:
-            self._layout.write_bytes(LOCK, mine.to_json().encode())
-        else:
-            self._layout.put_over(LOCK, mine.to_json().encode(), version)
+        data = mine.to_json().encode()
+        if version is not None:
+            try:
+                self._layout.put_over(LOCK, data, version)
+                return
+            except NotImplementedError:  # of a store that can tell whether there is one, not which
+                self._exact = False
+        self._layout.write_bytes(LOCK, data)
 
 
 @contextmanager

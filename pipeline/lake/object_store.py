@@ -16,11 +16,11 @@ from typing import IO, Any, cast
 
 import obstore
 import pyarrow as pa
-from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from pyarrow import fs
 
 from pipeline.lake.store_clients import Bucket
-from pipeline.lake.store_errors import in_one_line, whole
+from pipeline.lake.store_errors import ReplacedError, in_one_line, is_unknown, whole
 
 _STREAM, _RANDOM = 8 << 20, 1 << 20
 """Bytes fetched at once, at least, from an object read through, and one read here and there."""
@@ -102,8 +102,10 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
                 if "NoSuchBucket" in str(error):
                     raise
                 raise ChangedError from error
-            except NotSupportedError as error:
-                raise NotImplementedError from error
+            except BaseError as error:
+                if is_unknown(error):
+                    raise NotImplementedError from error
+                raise
 
     def pages(self, prefix: str, after: str | None) -> Iterator[list[fs.FileInfo]]:
         """Yield the objects below a key, by the page; only those with later keys than `after`."""
@@ -194,15 +196,21 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
     def _open(self, path: str, buffer: int) -> pa.PythonFile:
         key = self.key(path)
         with in_one_line(self.bucket, key):
-            size = obstore.head(self._client, key)["size"]
-        return pa.PythonFile(io.BufferedReader(_Ranges(self, key, size), buffer), mode="r")
+            found = obstore.head(self._client, key)
+        ranges = _Ranges(self, key, found["size"], found["e_tag"])
+        return pa.PythonFile(io.BufferedReader(ranges, buffer), mode="r")
 
 
 class _Ranges(io.RawIOBase):
-    """An object as a file to read: each read is a request for a range of it."""
+    """An object as a file to read: each read is a request for a range of it.
 
-    def __init__(self, store: ObjectStore, key: str, size: int) -> None:
+    All ranges are of the version that was opened, where the store tells versions apart by an
+    entity tag; ReplacedError if there is another one by then.
+    """
+
+    def __init__(self, store: ObjectStore, key: str, size: int, e_tag: str | None) -> None:
         self._store, self._key, self._size, self._at = store, key, size, 0
+        self._e_tag = e_tag
 
     def readable(self) -> bool:
         return True
@@ -222,8 +230,19 @@ class _Ranges(io.RawIOBase):
         return length
 
     def _ask(self, length: int) -> Callable[[], Any]:
-        client = self._store.bucket.client()
-        return lambda: obstore.get_range(client, self._key, start=self._at, length=length)
+        client, bucket = self._store.bucket.client(), self._store.bucket
+        options: dict[str, Any] = {"range": (self._at, self._at + length)}
+        if self._e_tag is not None and not self._e_tag.startswith("W/"):  # a weak one matches none
+            options["if_match"] = self._e_tag
+
+        def ask() -> Any:
+            found = obstore.get(client, self._key, options=cast(Any, options))
+            told = found.meta["e_tag"]
+            if None not in (self._e_tag, told) and told != self._e_tag:  # a condition not heeded
+                raise ReplacedError.of(f"{bucket.root}/{self._key}")
+            return found.bytes()
+
+        return ask
 
 
 class _Upload(tempfile.SpooledTemporaryFile[bytes]):

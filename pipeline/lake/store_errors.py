@@ -15,11 +15,14 @@ from typing import TypeVar
 from obstore.exceptions import (
     BaseError,
     InvalidPathError,
+    NotSupportedError,
     PermissionDeniedError,
+    PreconditionError,
     UnauthenticatedError,
 )
 
 from pipeline.credentials import without_secrets
+from pipeline.errors import RunError, UserError
 from pipeline.lake.store_clients import Bucket
 
 T = TypeVar("T")
@@ -39,6 +42,8 @@ def in_one_line(bucket: Bucket, key: str) -> Iterator[None]:
         If there is no such object.
     PermissionError
         If the store does not let us.
+    TransientError
+        If it does not answer, or not as it should, which may pass.
     OSError
         For all else.
     """
@@ -52,12 +57,37 @@ def in_one_line(bucket: Bucket, key: str) -> Iterator[None]:
         raise _said(bucket, f"{bucket.root}/{key}", error) from error
 
 
-class BrokenOffError(OSError):
+class TransientError(OSError):
+    """What may pass by itself, with nothing to be mended."""
+
+
+class BrokenOffError(TransientError):
     """An answer that began and did not end. The client does not try again by itself."""
+
+
+class ReplacedError(TransientError):
+    """An object that is another version by now than the one that was opened."""
+
+    @classmethod
+    def of(cls, uri: str) -> ReplacedError:
+        """Say which."""
+        return cls(f"{uri} changed while it was read")
 
 
 class BadKeyError(OSError):
     """A key that the client cannot address."""
+
+
+def complaint(
+    kind: type[UserError], said: str, error: Exception, mend: str = ""
+) -> UserError | RunError:
+    """Return what to raise for an error of a place that the user named, and what was said of it.
+
+    It is of `kind`, and followed by the mend; but a RunError if it may pass.
+    """
+    if isinstance(error, TransientError):
+        return RunError(f"{said}; run again later")
+    return kind(f"{said}{mend}")
 
 
 def whole(bucket: Bucket, key: str, ask: Callable[[], T]) -> T:
@@ -90,9 +120,9 @@ def _absent(bucket: Bucket, uri: str, said: str) -> OSError:
 
 def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     said, tries = str(error), bucket.store.attempts
-    found = re.search(r"status(?: code)?: (\d{3})", said)
-    status = int(found[1]) if found else None
-    where = bucket.where
+    status, where = _status(said), bucket.where
+    if isinstance(error, PreconditionError):
+        return ReplacedError.of(uri)
     if any(word in said for word in _NO_BUCKET):
         return OSError(f"{bucket.root}: no such bucket at {where}")
     if "169.254.169.254" in said or "metadata.google.internal" in said:
@@ -110,16 +140,27 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     if isinstance(error, InvalidPathError | ValueError):
         return BadKeyError(f"{uri}: {_bad_key(said)}")
     if status is not None:
-        again = f" ({tries} tries)" if status >= 500 or status == 429 else ""
-        return OSError(f"{uri}: {where} answers {status}{again}")
+        if status == 429 or (status >= 500 and status != 501):
+            return TransientError(f"{uri}: {where} answers {status} ({tries} tries)")
+        return OSError(f"{uri}: {where} answers {status}")
     if "response body error" in said and "error sending request" not in said:
         return BrokenOffError(f"{uri}: {where} broke off its answer")
     if "kind: Timeout" in said or "kind: Connect" in said or "error sending request" in said:
-        return OSError(f"{uri}: {where} does not answer ({tries} tries)")
+        return TransientError(f"{uri}: {where} does not answer ({tries} tries)")
     if "body error" in said or "kind: Decode" in said or "kind: Request" in said:
         return BrokenOffError(f"{uri}: {where} broke off its answer")
     first_line, _, _ = said.partition("\n")
     return OSError(f"{uri}: {without_secrets(first_line)}")
+
+
+def _status(said: str) -> int | None:
+    found = re.search(r"status(?: code)?: (\d{3})", said)
+    return int(found[1]) if found else None
+
+
+def is_unknown(error: BaseError) -> bool:
+    """True if the client or the store knows no such request, or not with such a header."""
+    return isinstance(error, NotSupportedError) or _status(str(error)) == 501
 
 
 def _bad_key(said: str) -> str:

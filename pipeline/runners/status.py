@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow.compute as pc
 
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, one_line
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Commit, Ledger, Manifest
 from pipeline.lake.lock import clock, holder
 from pipeline.lake.plans import read_rows, run_file
+from pipeline.lake.store_errors import complaint
 from pipeline.lake.stores import Stores
 
 _RATE_OVER = timedelta(minutes=1)
@@ -93,6 +94,8 @@ def status(uri: str, stores: Stores = Stores()) -> Status:
     ------
     OutputError
         If there is no output, it cannot be read, or its ledger is damaged.
+    RunError
+        If its store is away.
     """
     layout = Layout.open(uri, stores)
     try:
@@ -109,7 +112,8 @@ def status(uri: str, stores: Stores = Stores()) -> Status:
             states=_sum(commit.states for commit in new),
         )
     except OSError as error:
-        raise OutputError(f"output {uri}: cannot be read ({error}){_mend(uri, stores)}") from error
+        said = f"output {uri}: cannot be read ({one_line(error)})"
+        raise complaint(OutputError, said, error, _mend(uri, stores)) from error
 
 
 def _mend(uri: str, stores: Stores) -> str:

@@ -24,6 +24,7 @@ from pyarrow import fs
 
 from pipeline.errors import CheckpointError, one_line
 from pipeline.job import Job
+from pipeline.lake.store_errors import ReplacedError, complaint
 from pipeline.lake.stores import Stores
 from pipeline.models.base import Checkpoint
 from pipeline.models.families import resolve
@@ -44,6 +45,8 @@ def resolve_stored(job: Job) -> Checkpoint:
     ------
     CheckpointError
         If there is none, it cannot be fetched, or no family here reads it.
+    RunError
+        If its store is away.
     """
     uri, stores = job.model.name, Stores.of(job.stores)
     revision, files = _listed(uri, stores)
@@ -61,6 +64,8 @@ def on_this_machine(checkpoint: Checkpoint, job: Job, *, weights: bool) -> Check
     ------
     CheckpointError
         If they cannot be fetched, or are not those that the run began with.
+    RunError
+        If their store is away.
     """
     if not is_stored(checkpoint.location):
         return checkpoint
@@ -82,9 +87,7 @@ def _listed(uri: str, stores: Stores) -> tuple[str, list[tuple[str, int]]]:
 
 
 def _fetched(uri: str, stores: Stores, revision: str, *, weights: bool) -> Path:
-    now, files = _listed(uri, stores)
-    if now != revision:
-        raise CheckpointError(f"model.name: '{uri}' has changed since the run began; run it again")
+    files = _pinned(uri, stores, revision)
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pagelake" / "models"
     folder = home / revision
     with _complaints(uri):
@@ -92,28 +95,44 @@ def _fetched(uri: str, stores: Stores, revision: str, *, weights: bool) -> Path:
         with (home / f"{revision}.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for path, size in files:
-                if weights or not path.endswith(_WEIGHTS):
-                    _fetch(stores.filesystem(uri)[0], path, size, folder)
+                final = folder / Path(path).name
+                if final.is_file() or (path.endswith(_WEIGHTS) and not weights):
+                    continue
+                part = final.with_name(f"{final.name}.part")
+                try:
+                    _fetch(stores.filesystem(uri)[0], path, size, part)
+                    _pinned(uri, stores, revision)  # or this may be a file of the next model
+                    part.replace(final)
+                finally:
+                    part.unlink(missing_ok=True)
     return folder
 
 
-def _fetch(store: fs.FileSystem, path: str, size: int, folder: Path) -> None:
-    final = folder / Path(path).name
-    if final.is_file():
-        return
-    part = final.with_name(f"{final.name}.part")
+def _pinned(uri: str, stores: Stores, revision: str) -> list[tuple[str, int]]:
+    """Return what `_listed` does. Raises CheckpointError if the files are not the pinned ones."""
+    now, files = _listed(uri, stores)
+    if now != revision:
+        raise CheckpointError(_changed(uri))
+    return files
+
+
+def _changed(uri: str) -> str:
+    return f"model.name: '{uri}' has changed since the run began; run it again"
+
+
+def _fetch(store: fs.FileSystem, path: str, size: int, part: Path) -> None:
     with store.open_input_stream(path) as source, part.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 22)
     if part.stat().st_size != size:
         raise OSError(f"{path} came short")
-    part.replace(final)
 
 
 @contextmanager
 def _complaints(uri: str) -> Iterator[None]:
     try:
         yield
+    except ReplacedError as error:
+        raise CheckpointError(_changed(uri)) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"model.name: '{uri}' cannot be fetched: {one_line(error)}"
-        ) from error
+        said = f"model.name: '{uri}' cannot be fetched: {one_line(error)}"
+        raise complaint(CheckpointError, said, error) from error

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileType
 
 from pipeline.credentials import NO_CREDENTIALS, holds_credentials
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError, RunError, one_line
 from pipeline.job import Input
 from pipeline.lake.entry import Entry
 from pipeline.lake.http import is_http
@@ -28,7 +28,7 @@ from pipeline.lake.keys import text_key
 from pipeline.lake.listing import LocalTree, Tree, expand, is_glob, locate, walk
 from pipeline.lake.seen import Seen
 from pipeline.lake.source import NO_HTTP, TOLD
-from pipeline.lake.store_errors import BadKeyError
+from pipeline.lake.store_errors import BadKeyError, complaint
 from pipeline.lake.store_listing import StoreTree
 from pipeline.lake.stores import Stores
 from pipeline.records import Document, MediaType
@@ -56,7 +56,7 @@ def discover(input: Input, stores: Stores = Stores()) -> Discovery:
     A manifest row whose file is not there still gives a Document, of size -1, so that it ends as a
     row of the tables.
     Raises InputError, here or while iterating, if a path, glob or manifest cannot be used, or a
-    store does not say whether a row's file is there.
+    store does not say whether a row's file is there; RunError if that may pass.
     """
     return Discovery(input, stores)
 
@@ -95,9 +95,10 @@ class Discovery(Iterator[Document]):
                 if self._seen is None or self._seen.add(text_key(document.uri)):
                     return document
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"listing the input broke off: {one_line(error)}; run again"
-            ) from error
+            said = f"listing the input broke off: {one_line(error)}"
+            if _of_the_system(error):
+                raise RunError(f"{said}; run again") from error
+            raise complaint(InputError, said, error, "; mend that, and run again") from error
         raise StopIteration
 
     def _listing(self, path: str) -> Iterator[Document]:
@@ -116,7 +117,8 @@ class Discovery(Iterator[Document]):
             found = expand(tree, place) if is_glob(place) else iter(())
             first = next(found, None)
         except (OSError, ValueError, NotImplementedError) as error:
-            raise InputError(f"input {path!r} cannot be listed: {one_line(error)}") from error
+            said = f"input {path!r} cannot be listed: {one_line(error)}"
+            raise complaint(InputError, said, error) from error
         if first is None and self._may_be_empty and _is_empty_place(tree, place):
             return iter(())
         if first is None:
@@ -144,6 +146,12 @@ def _is_empty_place(tree: Tree, place: str) -> bool:
     while is_glob(folder):
         folder = posixpath.dirname(folder)
     return is_glob(place) and tree.entry(folder).kind is FileType.Directory
+
+
+def _of_the_system(error: Exception) -> bool:
+    """True of a disk's error, or of a folder that went away while it was listed."""
+    of_the_system = isinstance(error, OSError) and error.errno is not None
+    return of_the_system and not isinstance(error, PermissionError)
 
 
 def _may_repeat(path: str) -> bool:
@@ -177,7 +185,8 @@ def _manifest_documents(input: Input, stores: Stores) -> tuple[list[str], Iterat
         else:
             columns, rows = _csv_rows(store.open_input_stream(path), manifest)
     except (OSError, ValueError, csv.Error, NotImplementedError) as error:
-        raise InputError(f"manifest {manifest!r} cannot be read: {one_line(error)}") from error
+        said = f"manifest {manifest!r} cannot be read: {one_line(error)}"
+        raise complaint(InputError, said, error) from error
     twice = {column for column in columns if columns.count(column) > 1}
     if twice:
         raise InputError(f"manifest {manifest!r}: column {twice.pop()!r} appears twice; rename one")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunError
 from pipeline.evaluation.shape import record_shape
 from pipeline.evaluation.truth import NO_GROUP, read_truth
 from pipeline.evaluation.uris import row_keys, truth_key
@@ -104,6 +104,14 @@ def test_a_file_that_is_no_truth_says_so(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_truth(str(tmp_path / name), SHAPE)
+
+
+def test_a_truth_whose_store_is_away_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with pytest.raises(RunError, match=r"cannot be read \(.* does not answer .*; run again later"):
+        read_truth("s3://b/truth.jsonl", SHAPE)
 
 
 def test_an_unknown_group_names_those_there_are(write_truth: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import fs
 from recording_s3 import BODY, Numbered, recording_s3
 
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, RunError
 from pipeline.job import Input
 from pipeline.lake.layout import LOCK, Layout
 from pipeline.lake.lock import Lock
@@ -100,7 +100,7 @@ def test_googles_store_is_listed_read_and_written(monkeypatch: pytest.MonkeyPatc
         assert server.requests[-1].method == "PUT"
         server.fault = lambda _: 503
         server.requests.clear()
-        with pytest.raises(OutputError, match=r"answers 503 \(2 tries\)"):
+        with pytest.raises(RunError, match=r"answers 503 \(2 tries\)\); run again later"):
             Layout.open("gs://b/out", stores).prepare()
         assert len(server.requests) == 2
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint.removeprefix("http://"))

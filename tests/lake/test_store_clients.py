@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from recording_s3 import BODY, Numbered, RecordingS3, recording_s3
 
-from pipeline.errors import ItemError, JobError, OutputError
+from pipeline.errors import ItemError, JobError, OutputError, RunError
 from pipeline.jobfile import load_job
 from pipeline.lake.layout import Layout
+from pipeline.lake.lock import Lock
 from pipeline.lake.source import Source
 from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
@@ -132,10 +133,6 @@ def test_what_is_final_fails_at_once(s3: RecordingS3, status: int, code: str, li
         ({"endpoint": "http://nosuch.invalid", "anonymous": True}, "nosuch.invalid has no address"),
         ({"endpoint": "http://127.0.0.1:9"}, "no credentials found; set AWS_ACCESS_KEY_ID"),
         ({"endpoint": "http://127.0.0.1:9", "profile": "x"}, "there is no profile 'x' in ~/.aws"),
-        (
-            {"endpoint": "http://127.0.0.1:9", "anonymous": True, "attempts": 2},
-            "the endpoint http://127.0.0.1:9 does not answer (2 tries)",
-        ),
     ],
 )
 def test_a_store_that_cannot_be_used_refuses_the_output(
@@ -144,6 +141,30 @@ def test_a_store_that_cannot_be_used_refuses_the_output(
     with pytest.raises(OutputError) as caught:
         Layout.open("s3://b/out", Stores.of({"s3://": Store.model_validate(settings)})).prepare()
     assert line in str(caught.value)
+
+
+def test_an_output_whose_store_is_away_fails_the_run(s3: RecordingS3) -> None:
+    """Nothing needs to be mended, as it does of a bucket that there is not."""
+
+    def layout(endpoint: str) -> Layout:
+        store = Store(endpoint=endpoint, anonymous=True, attempts=2)
+        return Layout.open("s3://b/out", Stores.of({"s3://": store}))
+
+    silent = r"the endpoint http://127\.0\.0\.1:9 does not answer \(2 tries\)\); run again later"
+    with pytest.raises(RunError, match=rf"cannot be written \(.*{silent}"):
+        layout("http://127.0.0.1:9").prepare()
+    with pytest.raises(RunError, match=rf"cannot be written \(.*{silent}"):
+        Lock(layout("http://127.0.0.1:9"), "run").__enter__()
+    with pytest.raises(RunError, match=rf"cannot be read \(.*{silent}"):
+        layout("http://127.0.0.1:9").is_output()
+    for status in (429, 503):
+        s3.fault = lambda _, status=status: status
+        with pytest.raises(RunError, match=rf"answers {status} \(2 tries\)\); run again later"):
+            layout(s3.endpoint).prepare()
+    for status, said in [(403, "access denied"), (400, "answers 400"), (501, "answers 501")]:
+        s3.fault = lambda _, status=status: status
+        with pytest.raises(OutputError, match=f"{said}.*; choose another"):
+            layout(s3.endpoint).prepare()
 
 
 def test_keys_of_a_login_need_amazons_library(

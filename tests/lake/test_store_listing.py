@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
 import pytest
 from recording_s3 import Numbered, RecordingS3, recording_s3
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunError
 from pipeline.job import Input
 from pipeline.lake.stores import Stores
 from pipeline.stages.discover import Discovery
@@ -102,12 +103,20 @@ def test_a_listing_that_breaks_off_goes_on_where_it_was(s3: RecordingS3, fault: 
     assert keys(s3, "scans") == list(Numbered(3000))
 
 
-def test_a_store_that_stays_away_ends_the_listing_in_one_line(s3: RecordingS3) -> None:
+@pytest.mark.parametrize(
+    ("fault", "said"), [(503, "answers 503 (3 tries)"), ("cut", "broke off its answer")]
+)
+def test_a_store_that_stays_away_ends_the_listing_in_one_line(
+    s3: RecordingS3, fault: int | str, said: str
+) -> None:
     s3.keys = Numbered(3000)
-    s3.fault = lambda request: 503 if "continuation-token" in request.query else None
+    later = {"continuation-token", "start-after"}
+    s3.fault = lambda request: fault if later & set(request.query) else None
     found = listed(s3, "s3://b/scans")
     assert len(list(islice(found, 1000))) == 1000
-    with pytest.raises(InputError, match=r"the endpoint http://127.* answers 503 \(3 tries\)"):
+    with pytest.raises(
+        RunError, match=rf"the input broke off: .*{re.escape(said)}; run again later"
+    ):
         next(found)
 
 

@@ -42,6 +42,33 @@ def test_a_lock_is_renewed_and_one_that_has_run_out_is_taken_over(layout: Layout
             pass
 
 
+@pytest.mark.parametrize("unknown", [("if-none-match", "if-match"), ("if-match",)])
+def test_a_store_that_knows_no_condition_can_be_an_output(
+    store: ConditionalStore, unknown: tuple[str, ...]
+) -> None:
+    store.unknown = frozenset(unknown)
+    settings = Store(endpoint=store.endpoint, anonymous=True, attempts=1)
+    layout = Layout.open("s3://b/out", Stores.of({"s3://": settings}))
+    for left in (timedelta(0), None):  # over a lock that has run out, and over none
+        if left is not None:
+            layout.write_bytes(LOCK, this_process("gone", left).to_json().encode())
+        with Lock(layout, "first") as lock:
+            before = holder(layout)
+            lock.require()
+            after = holder(layout)
+            assert before is not None
+            assert after is not None
+            assert after.run_id == "first"
+            assert after.expires > before.expires
+            with pytest.raises(OutputError, match="in use"), Lock(layout, "second"):
+                pass
+        assert holder(layout) is None
+    with Lock(layout, "first") as lock:
+        layout.write_bytes(LOCK, this_process("other", timedelta(60)).to_json().encode())
+        with pytest.raises(RunError, match="run other"):
+            lock.require()
+
+
 def test_a_renewal_whose_answer_was_lost_is_no_takeover(
     layout: Layout, store: ConditionalStore
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from s3_server import S3Server
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, RunError
 from pipeline.job import Job
 from pipeline.models.base import Checkpoint
 from pipeline.models.families import BUNDLED
@@ -78,15 +79,73 @@ def test_a_model_that_was_changed_in_the_store_is_refused(
         resolve_stored(nothing)
 
 
+def test_a_model_whose_store_is_away_fails_the_run(make_job: Callable[..., Job]) -> None:
+    away = {"endpoint": "http://127.0.0.1:9", "anonymous": True, "attempts": 1}
+    job = make_job(["x"], model={"name": "s3://models/nano"}, stores={"s3://": away})
+    with pytest.raises(
+        RunError, match=r"cannot be fetched: .* does not answer .*; run again later"
+    ):
+        resolve_stored(job)
+
+
+def test_a_file_that_is_replaced_while_it_is_fetched_is_not_kept(
+    uri: str,
+    s3: S3Server,
+    make_job: Callable[..., Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = f"{uri.removeprefix('s3://')}/model.safetensors"
+    size = s3.filesystem.get_file_info(weights).size
+    job = make_job(["x"], model={"name": uri}, stores=s3.stores)
+    checkpoint = resolve_stored(job)
+    copy = stored_model.shutil.copyfileobj
+
+    def upload_meanwhile(source: Any, target: Any, length: int) -> None:
+        target.write(source.read(length))
+        with s3.filesystem.open_output_stream(weights) as stream:
+            stream.write(bytes(size))
+        copy(source, target, length)
+
+    monkeypatch.setattr(stored_model.shutil, "copyfileobj", upload_meanwhile)
+    with pytest.raises(CheckpointError, match="has changed since the run began"):
+        on_this_machine(checkpoint, job, weights=True)
+    assert not list((tmp_path / "cache").rglob("model.safetensors*"))
+
+
+def test_a_file_that_was_replaced_before_it_was_fetched_is_not_kept(
+    uri: str,
+    s3: S3Server,
+    make_job: Callable[..., Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = f"{uri.removeprefix('s3://')}/config.json"
+    size = s3.filesystem.get_file_info(config).size
+    job = make_job(["x"], model={"name": uri}, stores=s3.stores)
+    fetch = stored_model._fetch
+
+    def fetch_late(store: Any, path: str, *rest: Any) -> None:
+        if path.endswith("/config.json"):
+            time.sleep(1.1)  # stores tell times by the second
+            with s3.filesystem.open_output_stream(config) as stream:
+                stream.write(b"{}".ljust(size))
+        fetch(store, path, *rest)
+
+    monkeypatch.setattr(stored_model, "_fetch", fetch_late)
+    with pytest.raises(CheckpointError, match="has changed since the run began"):
+        resolve_stored(job)
+    assert not list((tmp_path / "cache").rglob("config.json*"))
+
+
 def _fetches(checkpoint: Checkpoint, job: Job) -> int:
     """Return how often weights were fetched by this process."""
-    fetched: list[Path] = []
-    whole = stored_model._fetch
+    fetched: list[str] = []
+    fetch = stored_model._fetch
 
-    def counted(store: Any, path: str, size: int, folder: Path) -> None:
-        there = (folder / Path(path).name).exists()
-        whole(store, path, size, folder)
-        fetched.extend([] if there or not path.endswith(".safetensors") else [folder])
+    def counted(store: Any, path: str, *rest: Any) -> None:
+        fetched.extend([path] if path.endswith(".safetensors") else [])
+        fetch(store, path, *rest)
 
     stored_model._fetch = counted
     on_this_machine(checkpoint, job, weights=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from recording_s3 import recording_s3
 from s3_server import S3Server
 
-from pipeline.errors import InputError, ItemError
+from pipeline.errors import InputError, ItemError, PagelakeError, RunError
 from pipeline.job import Input
 from pipeline.lake import keys
 from pipeline.lake.source import Source
@@ -316,6 +317,22 @@ def test_a_manifest_in_a_bucket(bucket: Callable[..., None]) -> None:
     ]
 
 
+def test_a_manifest_that_is_replaced_while_it_is_read_ends_the_listing(
+    bucket: Callable[..., None],
+) -> None:
+    def rows(name: str) -> bytes:
+        return b"uri,note\n" + b"".join(
+            b"s3://bucket/%s/%06d.pdf,%s\n" % (name.encode(), n, b"x" * 1000) for n in range(12_000)
+        )
+
+    bucket("m.csv", data=rows("old"))
+    found = discover(Input(manifest="s3://bucket/m.csv", trust_manifest=True))
+    assert next(found).uri == "s3://bucket/old/000000.pdf"
+    bucket("m.csv", data=rows("new"))
+    with pytest.raises(RunError, match=r"m\.csv changed while it was read; run again"):
+        list(found)
+
+
 def test_a_trusted_manifest_costs_its_store_no_look(tmp_path: Path) -> None:
     with recording_s3(["in/a.pdf"]) as s3:
         rows = [
@@ -338,9 +355,9 @@ def test_a_trusted_manifest_costs_its_store_no_look(tmp_path: Path) -> None:
             source.content(found[1].uri)
 
 
-@pytest.mark.parametrize("status", [503, 403])
+@pytest.mark.parametrize(("status", "kind"), [(503, RunError), (403, InputError)])
 def test_a_store_that_does_not_say_what_is_there_ends_the_listing(
-    tmp_path: Path, status: int
+    tmp_path: Path, status: int, kind: type[PagelakeError]
 ) -> None:
     with recording_s3(["in/a b.pdf"]) as s3:
         rows = [{"uri": f"s3://b/in/{name}"} for name in ("a b.pdf", "gone 1.pdf", "x//y 2.pdf")]
@@ -353,8 +370,32 @@ def test_a_store_that_does_not_say_what_is_there_ends_the_listing(
             ("s3://b/in/x//y%202.pdf", -1),
         ]
         s3.fault = lambda _: status
-        with pytest.raises(InputError, match=rf"broke off: s3://b/in/a b.pdf.*{status}.*run again"):
+        with pytest.raises(kind, match=rf"broke off: s3://b/in/a b.pdf.*{status}.*run again"):
             list(discover(manifest, stores))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_input_whose_store_is_away_fails_the_run(tmp_path: Path, suffix: str) -> None:
+    away = Stores.of({"s3://": Store(endpoint="http://127.0.0.1:9", anonymous=True, attempts=1)})
+    for path in ("s3://b/in/", "s3://b/in/*.pdf"):
+        with pytest.raises(RunError, match=r"cannot be listed: .* does not answer .*; run again l"):
+            discover(Input(paths=(path,)), away)
+    with pytest.raises(RunError, match=r"cannot be read: .* does not answer .*; run again later"):
+        discover(Input(manifest=f"s3://b/m.{suffix}"), away)
+    with recording_s3([f"m.{suffix}"]) as s3:
+        s3.fault = lambda request: 503 if request.method == "GET" else None
+        stores = Stores.of({"s3://": Store(endpoint=s3.endpoint, anonymous=True, attempts=1)})
+        with pytest.raises(RunError, match=r"cannot be read: .* answers 503 .*; run again later"):
+            discover(Input(manifest=f"s3://b/m.{suffix}"), stores)
+
+
+def test_a_folder_that_goes_away_while_it_is_listed_fails_the_run(tmp_path: Path) -> None:
+    put(tmp_path, "a/a.pdf", "b/b.pdf")
+    found = discover(Input(paths=(str(tmp_path / "a"), str(tmp_path / "b"))))
+    assert next(found).uri.endswith("a.pdf")
+    shutil.rmtree(tmp_path / "b")
+    with pytest.raises(RunError, match=r"broke off: .*No such file or directory.*; run again"):
+        list(found)
 
 
 def test_a_manifest_is_not_failed_row_by_row_for_want_of_keys(
