@@ -105,6 +105,17 @@ def test_rays_autoscaler_reads_the_cluster_as_meant(
         assert group["resources"]["CPU"] == limits["cpu"]
 
 
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_pods_ask_for_gpus_and_for_no_label_that_a_node_may_lack(spec: Manifest) -> None:
+    for group in groups(spec):
+        pod = group["template"]["spec"]
+        assert not {"nodeSelector", "affinity"} & set(pod)
+        asked = pod["containers"][0]["resources"]
+        gpus = group.get("resources", {}).get("GPU")
+        assert asked["requests"].get("nvidia.com/gpu") == gpus
+        assert asked["limits"].get("nvidia.com/gpu") == gpus
+
+
 def test_the_job_has_a_place_on_the_cluster() -> None:
     written = yaml.safe_load(JOB["ConfigMap"]["data"]["job.yaml"])
     asked = written["resources"]
