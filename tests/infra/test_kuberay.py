@@ -140,6 +140,22 @@ def test_the_run_is_started_once_from_the_file_that_is_mounted() -> None:
     assert spec["entrypoint"] == f"pagelake run {folder}/{file}"
 
 
+def test_the_way_to_the_log_of_a_job_is_told_by_the_names_that_the_manifest_has() -> None:
+    """A driver writes to a file of the head: its job server shows it, and `kubectl logs` never."""
+    spec, told = JOB["RayJob"]["spec"], (ROOT / "infra/README.md").read_text()
+    assert spec["submissionMode"] == "HTTPMode", "no submitter's pod that would have the log"
+    assert spec["ttlSecondsAfterFinished"] == 3600, "an hour, says the README"
+    (container,) = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"-head-svc {ports['dashboard']}:8265 &" in told
+    assert f"-c {container['name']} -- ray job logs $id" in told
+    name = JOB["RayJob"]["metadata"]["name"]
+    for field in ("rayClusterName", "jobId"):
+        path = "{.status." + field + "}"
+        assert f"kubectl get rayjob {name} -o jsonpath='{path}'" in told
+    assert "kubectl logs -f" not in told
+
+
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_pods_drain_hold_no_secret_and_are_not_root(spec: Manifest) -> None:
     for group in groups(spec):
