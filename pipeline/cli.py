@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline import __version__, cluster_commands, measure_commands
-from pipeline.errors import OutputInUseError, PagelakeError, UserError
+from pipeline.errors import ClusterError, OutputInUseError, PagelakeError, UserError
 from pipeline.run_options import Fresh, Inputs, JobFile, Limit, OutputUri, Retry, Settings
 from pipeline.target import output_of
 from pipeline.terminal import (
@@ -53,6 +53,9 @@ def main() -> None:
     except UserError as error:
         complain(str(error))
         sys.exit(EXIT_USER_ERROR)
+    except ClusterError as error:  # no word on any run
+        complain(str(error))
+        sys.exit(EXIT_RUN_FAILED)
     except PagelakeError as error:
         complain(f"the run failed: {error}; what was committed stays, run again to continue")
         sys.exit(EXIT_RUN_FAILED)

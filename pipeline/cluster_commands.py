@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.errors import JobError, NotSubmittedError, printable
+from pipeline.errors import ClusterError, JobError, NotSubmittedError, printable
 from pipeline.run_options import (
     Fresh,
     Inputs,
@@ -33,6 +33,7 @@ from pipeline.terminal import (
 
 if TYPE_CHECKING:
     from pipeline.runners.cluster import Cluster, ClusterJob
+    from pipeline.runners.submit import Submission
 
 _OF_A_RUN = (EXIT_OK, EXIT_RUN_FAILED, EXIT_USER_ERROR, EXIT_NOT_ALL_OK)
 _STOPPING_S = 60.0
@@ -78,7 +79,6 @@ def submit(
     """Run a job on a Ray cluster; prints its id."""
     from pipeline.jobfile import load_job
     from pipeline.runners import submit as submits
-    from pipeline.runners.cluster import Cluster
     from pipeline.runners.run import Options, failure_kinds
 
     Options("ray", limit, failure_kinds(retry), fresh).check()
@@ -89,25 +89,16 @@ def submit(
     ]
     loaded = load_job(job, settings or (), inputs or (), output, elsewhere=True)
     sending = submits.Sending(wheel, source, tuple(env or ()))
-    try:
-        with (
-            interruptible("stopped; nothing was submitted"),
-            submits.submission(loaded, arguments, _address(address), sending, _say) as ready,
-        ):
-            there = f"{ready.job_id} --address {ready.address}"
-            _say(f"submitting {ready.job_id}")
-            with interruptible(
-                f"stopped; the cluster may have the job or not: see pagelake status {there}, and "
-                f"end it by pagelake stop {there}"
-            ):
-                ready.send()
-    except NotSubmittedError as error:
-        complain(str(error))
-        raise typer.Exit(EXIT_RUN_FAILED) from error
+    with (
+        interruptible("stopped; nothing was submitted"),
+        submits.submission(loaded, arguments, _address(address), sending, _say) as ready,
+    ):
+        _say(f"submitting {ready.job_id}")
+        _send(ready)
     if not follow:
         typer.echo(ready.to_json() if json else ready.job_id)
         return
-    raise typer.Exit(_follow(Cluster(ready.address), ready.job_id, json=json))
+    raise typer.Exit(_follow(ready.cluster, ready.job_id, json=json))
 
 
 def logs(
@@ -121,9 +112,9 @@ def logs(
     from pipeline.runners.cluster import Cluster
 
     cluster = Cluster(_address(address))
-    cluster.job(job_id)
     if follow:
         raise typer.Exit(_follow(cluster, job_id, json=False))
+    cluster.job(job_id)
     typer.echo(cluster.logs(job_id), nl=False)
 
 
@@ -171,16 +162,33 @@ def _status_of_job(address: str, job_id: str, as_json: bool) -> None:
     typer.echo(found.to_json() if as_json else "\n".join(found.lines()))
 
 
+def _send(ready: Submission) -> None:
+    """Send a job; who stops or cuts that is told that the cluster may have it."""
+    there = f"{ready.job_id} --address {ready.address}"
+    perhaps = (
+        f"the cluster may have the job or not: see pagelake status {there}, and end it by "
+        f"pagelake stop {there}"
+    )
+    with interruptible(f"stopped; {perhaps}"):
+        try:
+            ready.send()
+        except NotSubmittedError:
+            raise
+        except ClusterError as error:
+            raise ClusterError(f"{error}; {perhaps}") from error
+
+
 def _follow(cluster: Cluster, job_id: str, *, json: bool) -> int:
     from pipeline.runners.submit import follow
     from pipeline.runners.summary import Summary
 
     there = f"{job_id} --address {cluster.address}"
-    with interruptible(
-        f"{job_id} goes on; follow it with: pagelake logs {there} --follow, stop it with: "
-        f"pagelake stop {there}"
-    ):
-        found, summary = follow(cluster, job_id, _say)
+    again = f"follow it with: pagelake logs {there} --follow"
+    with interruptible(f"{job_id} goes on; {again}, stop it with: pagelake stop {there}"):
+        try:
+            found, summary = follow(cluster, job_id, _say)
+        except ClusterError as error:
+            raise ClusterError(f"{error}; {job_id} may go on; {again}") from error
     if summary and json:
         typer.echo(summary)
     elif summary:

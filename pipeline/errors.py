@@ -11,8 +11,9 @@
     │   └── OutputError        an output that cannot be written, or belongs to another job
     │       └── OutputInUseError   an output that another run writes to now
     ├── RunError               the run itself failed: exit code 1
-    │   ├── NotSubmittedError  a cluster that took no job
     │   └── ConservationError  rows and plan disagree: a document or page is missing or doubled
+    ├── ClusterError           a cluster does not answer; of its jobs that says nothing: exit code 1
+    │   └── NotSubmittedError  a cluster that took no job
     └── ItemError              one document, page or sample failed; becomes a `Failure` row
 
 An `ItemError` never leaves a stage: it is caught at the stage's door and travels on as data.
@@ -65,12 +66,16 @@ class RunError(PagelakeError):
     """The run failed for a reason that is not one item's."""
 
 
-class NotSubmittedError(RunError):
-    """A cluster answers and takes no job: nothing runs there."""
-
-
 class ConservationError(RunError):
     """The committed rows do not add up to the plan (see law 1 in docs/ARCHITECTURE.md)."""
+
+
+class ClusterError(PagelakeError):
+    """A cluster's job server does not answer, or is in trouble: what it runs may go on."""
+
+
+class NotSubmittedError(ClusterError):
+    """A cluster answers and takes no job: nothing runs there."""
 
 
 class ItemError(PagelakeError):

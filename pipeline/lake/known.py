@@ -15,7 +15,7 @@ of others. The rest is only known, because the run that found it out never finis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from typing import Self
 
@@ -39,6 +39,8 @@ _FOUND_OUT = ("document_id", "n_pages", "failure")
 _FINGERPRINT = b"pagelake.fingerprint"
 _ONLY_KNOWN = "/known.parquet"
 _PLAN_FILES = ("/plans.parquet", "/ingested.parquet", _ONLY_KNOWN)
+_METRICS = "/metrics.json"
+_METRICS_KEPT = 99  # and those of the run that is about to end
 _SMALL_ROWS = 1_000_000
 _TINY_ROWS = 4096
 _GROUPS_HELD = 8
@@ -185,10 +187,19 @@ def carry(
 
 
 def forget(layout: Layout, keep: Sequence[str]) -> None:
-    """Delete the papers of all runs but those to keep; what runs came to (metrics) stays too."""
-    for name in layout.list(RUNS, deep=True):
-        if name.endswith(".parquet") and name not in keep:
+    """Delete the papers of all runs but those to keep; what the last runs came to stays too.
+
+    So what a run lists here is the same after a thousand runs as after a hundred.
+    """
+    names = layout.list(RUNS, deep=True)
+    stay = {*keep, *[name for name in names if name.endswith(_METRICS)][-_METRICS_KEPT:]}
+    for name in names:
+        if name.endswith((".parquet", _METRICS)) and name not in stay:
             layout.delete(name)
+    local = layout.local(RUNS)
+    for folder in local.iterdir() if local is not None else ():
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def _unnamed(

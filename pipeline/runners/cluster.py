@@ -1,25 +1,23 @@
-"""The door to a Ray cluster's job server: submit, look, follow, stop, each error in one line."""
+"""The door to a Ray cluster's job server: submit, look, listen, stop, each error in one line."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.errors import JobError, NotSubmittedError, PagelakeError, RunError, one_line
+from pipeline.errors import ClusterError, JobError, NotSubmittedError, PagelakeError, one_line
 
 _EXTRA = "needs Ray's job client; pip install pagelake[cluster]"
 _CONNECT_S, _HELLO_S, _ANSWER_S = 5.0, 15.0, 120.0
-_LOOK_S = 15.0
 _BEGINNING_S = 120.0
 _NO_AGENT = "No available agent"  # the dashboard is up before what starts jobs
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -69,7 +67,7 @@ class Cluster:
     ) -> None:
         """Send a job with its files; `runtime_env` is Ray's, with local folders.
 
-        Waits for a head that has just begun. Raises JobError, RunError, NotSubmittedError.
+        Waits for a head that has just begun. Raises JobError, ClusterError, NotSubmittedError.
         """
         deadline = time.monotonic() + _BEGINNING_S
         with _errors(self.address, job_id):
@@ -93,7 +91,7 @@ class Cluster:
                 time.sleep(1)
 
     def job(self, job_id: str) -> ClusterJob:
-        """Look at a job. Raises JobError if there is none, RunError if the cluster is gone."""
+        """Look at a job. Raises JobError if there is none, ClusterError without an answer."""
         with _errors(self.address, job_id):
             found = self._client.get_job_info(job_id)
         return ClusterJob(
@@ -116,67 +114,14 @@ class Cluster:
         with _errors(self.address, job_id):
             return str(self._client.get_job_logs(job_id))
 
-    def follow(self, job_id: str, say: Callable[[str], None]) -> ClusterJob:
-        """Pass on the lines that a job prints, from its first, and return how it ended.
+    def tail(self, job_id: str) -> AsyncIterator[str]:
+        """Give what the job prints, from its beginning, in pieces as they come.
 
-        A line that is cut is picked up again. Raises as `job` does.
+        Raises StopAsyncIteration when it ends; RuntimeError, OSError or aiohttp's ClientError when
+        the connection is lost.
         """
-        told = _Told(say)
-        while not (found := self.job(job_id)).is_over:
-            with _errors(self.address, job_id):
-                asyncio.run(self._tail(job_id, told))
-        told.all_of(self.logs(job_id))
-        return found
-
-    async def _tail(self, job_id: str, told: _Told) -> None:
-        """Pass lines on until the job has ended or the connection is lost."""
-        import aiohttp
-
-        told.again()
         lines: AsyncIterator[str] = self._client.tail_job_logs(job_id)
-        coming: asyncio.Future[str] | None = None
-        try:
-            while True:
-                coming = coming or asyncio.ensure_future(anext(lines))
-                done, _ = await asyncio.wait({coming}, timeout=_LOOK_S)
-                if not done and self.job(job_id).is_over:
-                    return
-                if done:
-                    text, coming = coming.result(), None
-                    told.more(text)
-        except (StopAsyncIteration, RuntimeError, aiohttp.ClientError):
-            await asyncio.sleep(1)  # it ended, or the line was cut: the next look tells
-        finally:
-            if coming is not None:
-                coming.cancel()
-                with suppress(BaseException):
-                    await coming
-
-
-class _Told:
-    """What of a log has been passed on, so that it can be read from its beginning again."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._told = self._read = 0
-        self._rest = ""
-
-    def again(self) -> None:
-        self._read = 0
-
-    def more(self, text: str) -> None:
-        new = text[max(0, self._told - self._read) :]
-        self._read += len(text)
-        self._told = max(self._told, self._read)
-        *lines, self._rest = (self._rest + new).split("\n")
-        for line in lines:
-            self._say(line)
-
-    def all_of(self, text: str) -> None:
-        self.again()
-        self.more(text)
-        if self._rest:
-            self._say(self._rest)
+        return lines
 
 
 def _url(address: str) -> str:
@@ -240,7 +185,7 @@ def _connected(url: str) -> Any:
                 if token is None:
                     raise
                 return Client(url, headers={"Authorization": f"Bearer {token}"})
-    except RunError:  # nothing has been asked for yet: it is the address
+    except ClusterError:  # nothing has been asked for yet: it is the address
         raise JobError(
             f"no Ray job server answers at {url}: give the dashboard's address, such as "
             "http://head:8265"
@@ -283,7 +228,7 @@ def _errors(url: str, job_id: str) -> Iterator[None]:
             "RAY_AUTH_TOKEN, or into ~/.ray/auth_token (RAY_AUTH_MODE=disabled sends none)"
         ) from None
     except OSError as error:  # of requests, too
-        raise RunError(f"{url} does not answer any more ({type(error).__name__})") from None
+        raise ClusterError(f"{url} does not answer any more ({type(error).__name__})") from None
     except (RuntimeError, ValueError) as error:
         raise _explained(url, job_id, error) from None
 
@@ -294,5 +239,5 @@ def _explained(url: str, job_id: str, error: Exception) -> PagelakeError:
         return JobError(f"--address {url}: it answers, and is no dashboard of a Ray cluster")
     if status is not None and status[1] == "404" and job_id:
         return JobError(f"{job_id}: there is no such job at {url}; `ray job list` knows them")
-    kind = RunError if status is not None and status[1].startswith("5") else JobError
+    kind = ClusterError if status is not None and status[1].startswith("5") else JobError
     return kind(f"{url}: {one_line(error)}")

@@ -115,8 +115,15 @@ def check_resources(recipe: Recipe) -> None:
 
 
 def refuse_local_files(recipe: Recipe) -> None:
-    """Raise JobError if the cluster has machines that do not see the job's files."""
+    """Raise JobError if machines that do not see the job's files have work to do, or will have.
+
+    A head without CPUs does none itself, though it may stand alone until others have been started.
+    """
     own = ray.get_runtime_context().get_node_id()
-    alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if set(alive.values()) - {alive.get(own)}:
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    here = next((node["NodeManagerAddress"] for node in alive if node["NodeID"] == own), None)
+    nodes_here = [node for node in alive if node["NodeManagerAddress"] == here]
+    if len(nodes_here) < len(alive):
         refuse_unshared(recipe.job, "the cluster has others")
+    if not any(node["Resources"].get("CPU") for node in nodes_here):
+        refuse_unshared(recipe.job, "Ray has no CPUs here, so others will do the work")

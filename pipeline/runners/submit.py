@@ -24,6 +24,7 @@ from pipeline.errors import JobError, OutputError, printable
 from pipeline.job import Job
 from pipeline.lake.lock import clock
 from pipeline.lake.stores import Stores
+from pipeline.runners import following
 from pipeline.runners.cluster import Cluster, ClusterJob
 from pipeline.runners.parcel import command, pack_job, pack_source, pack_wheel, wheel_version
 from pipeline.runners.reach import refuse_unshared
@@ -59,12 +60,17 @@ class Submission:
     """A job that has its id, and is packed to be sent to a cluster that answers."""
 
     job_id: str
-    address: str
+    cluster: Cluster
     output: str
     _send: Callable[[], None]
 
+    @property
+    def address(self) -> str:
+        """Where the cluster's job server is."""
+        return self.cluster.address
+
     def send(self) -> None:
-        """Send it. Raises JobError if the cluster does not take it, RunError if it is gone."""
+        """Send it. Raises JobError if the cluster does not take it, else ClusterError."""
         self._send()
 
     def to_json(self) -> str:
@@ -113,7 +119,7 @@ def submission(
             stores=json.dumps({uri: store.model_dump() for uri, store in job.stores.items()}),
             pagelake=version,
         )
-        yield Submission(job_id, cluster.address, job.output.uri, send)
+        yield Submission(job_id, cluster, job.output.uri, send)
 
 
 def follow(cluster: Cluster, job_id: str, say: Callable[[str], None]) -> tuple[ClusterJob, str]:
@@ -130,7 +136,7 @@ def follow(cluster: Cluster, job_id: str, say: Callable[[str], None]) -> tuple[C
         elif line.strip() and not _OF_RAY.match(line):
             say(line)
 
-    return cluster.follow(job_id, heard), summary
+    return following.follow(cluster, job_id, heard), summary
 
 
 def is_summary(line: str) -> bool:

@@ -105,6 +105,17 @@ def test_rays_autoscaler_reads_the_cluster_as_meant(
         assert group["resources"]["CPU"] == limits["cpu"]
 
 
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_pods_ask_for_gpus_and_for_no_label_that_a_node_may_lack(spec: Manifest) -> None:
+    for group in groups(spec):
+        pod = group["template"]["spec"]
+        assert not {"nodeSelector", "affinity"} & set(pod)
+        asked = pod["containers"][0]["resources"]
+        gpus = group.get("resources", {}).get("GPU")
+        assert asked["requests"].get("nvidia.com/gpu") == gpus
+        assert asked["limits"].get("nvidia.com/gpu") == gpus
+
+
 def test_the_job_has_a_place_on_the_cluster() -> None:
     written = yaml.safe_load(JOB["ConfigMap"]["data"]["job.yaml"])
     asked = written["resources"]
@@ -127,6 +138,22 @@ def test_the_run_is_started_once_from_the_file_that_is_mounted() -> None:
     folder = next(one["mountPath"] for one in mounts["volumeMounts"] if one["name"] == "job")
     (file,) = JOB["ConfigMap"]["data"]
     assert spec["entrypoint"] == f"pagelake run {folder}/{file}"
+
+
+def test_the_way_to_the_log_of_a_job_is_told_by_the_names_that_the_manifest_has() -> None:
+    """A driver writes to a file of the head: its job server shows it, and `kubectl logs` never."""
+    spec, told = JOB["RayJob"]["spec"], (ROOT / "infra/README.md").read_text()
+    assert spec["submissionMode"] == "HTTPMode", "no submitter's pod that would have the log"
+    assert spec["ttlSecondsAfterFinished"] == 3600, "an hour, says the README"
+    (container,) = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"-head-svc {ports['dashboard']}:8265 &" in told
+    assert f"-c {container['name']} -- ray job logs $id" in told
+    name = JOB["RayJob"]["metadata"]["name"]
+    for field in ("rayClusterName", "jobId"):
+        path = "{.status." + field + "}"
+        assert f"kubectl get rayjob {name} -o jsonpath='{path}'" in told
+    assert "kubectl logs -f" not in told
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_ec2_knows_every_key_of_a_node(name: str) -> None:
     request = {**node, "MinCount": 1, "MaxCount": 1}
     assert not ParamValidator().validate(request, shape).has_errors()
     assert ParamValidator().validate({**request, "ImagesId": "x"}, shape).has_errors()
+
+
+def test_the_head_can_start_workers(config: dict[str, Any]) -> None:
+    """Ray's provider imports boto3 there, from the Python that Ray runs in."""
+    assert config["head_setup_commands"] == config["setup_commands"] == WRITTEN["setup_commands"]
+    (install,) = (one for one in config["head_setup_commands"] if "pagelake[" in one)
+    assert "--python ~/venv/bin/python " in install
+    named = re.search(r"pagelake\[([\w,]+)\] @ file", install)
+    assert named is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {requirement for extra in named[1].split(",") for requirement in extras[extra]}
+    assert any(requirement.startswith("boto3") for requirement in wanted)
 
 
 def test_what_is_put_on_the_nodes_is_there_and_pinned() -> None:

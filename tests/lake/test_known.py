@@ -107,6 +107,20 @@ def test_rows_are_fetched_in_order_from_many_groups_and_files(output):
     assert known(output, [document(name) for name in reversed(names)]) == expected[::-1]
 
 
+def test_what_runs_came_to_is_kept_of_the_last_hundred_so_that_little_is_listed(output):
+    """Run ids are sortable by time, and the run that ends writes its own metrics last."""
+    runs = [f"r{number:03}" for number in range(150)]
+    metrics = [f"_pagelake/runs/{run}/metrics.json" for run in runs]
+    for name in metrics:
+        output.layout.write_bytes(name, b"{}")
+    old = write(output, runs[0], [plan("a", "A")])
+    write(output, runs[1], [plan("b", "B")])
+    forget(output.layout, [old])
+    assert output.layout.list("_pagelake/runs", deep=True) == [old, *metrics[-99:]]
+    folders = {path.name for path in output.layout.local("_pagelake/runs").iterdir()}
+    assert folders == {runs[0], *runs[-99:]}
+
+
 def test_what_a_run_does_not_name_is_carried_and_all_else_deleted(output):
     old = write(output, "r1", [plan("a", "A"), plan("b", "B"), plan("c", "C")])
     killed = write(output, "r2", [plan("b", "B2", size=9), plan("d", "D", TIMEOUT)])

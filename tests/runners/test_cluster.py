@@ -17,11 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from flaky_proxy import BAD_GATEWAY, DROPPED, flaky_proxy
 from ray._raylet import AuthenticationTokenLoader
 
 from pipeline import cluster_commands
 from pipeline.errors import JobError, NotSubmittedError
 from pipeline.runners import cluster as clusters
+from pipeline.runners import following
 from pipeline.runners.cluster import Cluster
 from pipeline.runners.submit import status_of
 
@@ -142,6 +144,35 @@ def test_whoever_stops_following_leaves_the_job_running_until_it_is_stopped(head
     assert cluster.job("sleeper").state == "RUNNING"
     cluster_commands.stop("sleeper", head.address)
     assert cluster.job("sleeper").state == "STOPPED"
+
+
+@pytest.mark.usefixtures("token")
+@pytest.mark.parametrize("cut", [True, False], ids=["cut", "looks alone"])
+def test_following_outlasts_a_proxy_that_is_away_for_a_while(
+    head: Head, cut: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(following, "_LOOK_S", 0.2)
+    gate, job_id = tmp_path / "gate", f"away-{cut}"
+    heard: list[str] = []
+    with flaky_proxy(int(head.address.rpartition(":")[2])) as proxy:
+
+        def say(line: str) -> None:
+            heard.append(line)
+            if line == "awake":
+                proxy.recovered = gate.touch
+                proxy.answers.extend([BAD_GATEWAY, DROPPED, BAD_GATEWAY])
+                if cut:
+                    proxy.cut()
+
+        cluster = Cluster(proxy.address)
+        cluster.submit(job_id, f"echo awake; until test -e {gate}; do sleep 0.1; done; echo up", {})
+        assert following.follow(cluster, job_id, say).state == "SUCCEEDED"
+    assert gate.exists()
+    assert [line for line in heard if "INFO" not in line and "entrypoint" not in line] == [
+        "awake",
+        "up",
+    ]
 
 
 @pytest.mark.usefixtures("token")

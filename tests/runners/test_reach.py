@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import pipeline
 from pipeline.errors import JobError
@@ -47,6 +50,40 @@ def test_what_lies_on_one_machine_is_refused_unless_all_share_its_folder(
         refuse_unshared(Job.model_validate(REMOTE | changes), "the cluster has others")
     shared = {"resources": {"shared_paths": ["/mnt/nfs", "/home/me"]}}
     refuse_unshared(Job.model_validate(REMOTE | changes | shared), "the cluster has others")
+
+
+LONE_HEAD = """
+import pipeline.runners.ray_data, ray
+ray.init(address="local", num_cpus=0, include_dashboard=False, object_store_memory=100 << 20)
+import pipeline.cli
+pipeline.cli.main()
+"""
+
+
+def test_a_head_that_does_no_work_counts_on_others_before_they_are_there(
+    tmp_path: Path, demo: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "input": {"paths": [str(demo / "documents" / "image-01.png")]},
+                "task": "ocr",
+                "model": {"family": "fake", "name": "fake?edge=224"},
+                "output": {"uri": str(tmp_path / "out")},
+            }
+        )
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", LONE_HEAD, "run", str(tmp_path / "job.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert f"output.uri: '{tmp_path}/out' is on this machine only, and Ray has no CPUs here" in (
+        ended.stderr
+    )
 
 
 @pytest.mark.parametrize("uri", ["/mnt/nfs/../local", "file:///mnt/nfs/../local"])
