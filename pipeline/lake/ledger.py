@@ -235,8 +235,7 @@ class Ledger:
             commits=tuple(
                 sorted(
                     (commit for commit in commits if commit.file in present),
-                    # Runs write one at a time: only the clocks of one run's machines are compared.
-                    key=lambda commit: (commit.run_id, commit.written_at, commit.name),
+                    key=lambda commit: (commit.written_at, commit.name),
                 )
             ),
             files=files,

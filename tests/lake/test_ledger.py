@@ -52,15 +52,6 @@ def test_commits_come_oldest_first(output):
     assert [commit.name for commit in output.ledger.commits()] == names
 
 
-def test_a_later_run_s_rows_are_newer_whatever_its_machines_clocks_say(output):
-    written = output.write([output.page("a", 1, fails=FailureKind.MODEL_ERROR)], run="r1")
-    fast = replace(written, written_at=written.written_at + dt.timedelta(minutes=3))
-    path = f"_pagelake/commits/{written.name}.json"
-    output.layout.write_bytes(path, fast.to_json().encode())
-    later = output.write([output.page("a", 1, {"total": 2})], run="r2")
-    assert output.ledger.commits() == [fast, later]
-
-
 def test_a_manifest_comes_back(output):
     assert output.ledger.manifest() is None
     assert output.ledger.document_files() == []
