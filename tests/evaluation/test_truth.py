@@ -111,7 +111,7 @@ def test_a_truth_whose_store_is_away_is_no_mistake(monkeypatch: pytest.MonkeyPat
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     with pytest.raises(RunError, match=r"cannot be read \(.* does not answer .*; run again later"):
-        read_truth("s3://b/truth.jsonl", SHAPE)
+        read_truth("s3://away/truth.jsonl", SHAPE)  # clients are kept, by bucket
 
 
 def test_an_unknown_group_names_those_there_are(write_truth: Any) -> None:
