@@ -6,8 +6,8 @@ Shards of 16 pages are drawn by tasks on CPU cores into an object store of bound
 actors that have so many slots, and committed by tasks on the same cores; the driver handles each of
 those three calls in turn, on a core of its own. Costs of the CPU come from `stage_costs.py`, the
 driver's from `infra/proofs/scaling.py` and `many_documents.py`, those of a model are given. Prints
-tables of pages a second: against actors, beside what was measured; against CPU cores for one GPU;
-and against GPUs until the driver is the bound. The same seed gives the same tables.
+tables of pages a second: against actors, beside what was measured; against CPU cores for a node of
+GPUs; and against GPUs until the driver is the bound. The same seed gives the same tables.
 """
 
 from __future__ import annotations

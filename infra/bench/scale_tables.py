@@ -20,6 +20,7 @@ GPUS = {
 SLOTS = 64
 SPREAD = 0.3
 """Coefficient of variation of the lengths of answers, as measured for receipts."""
+GPUS_A_NODE = 8
 PLENTY = 512
 """Cores that are never short."""
 BATCHES = 48
@@ -98,19 +99,19 @@ def _cores(
     name: str, costs: Mapping[str, float], driver_ms: float, rate: float, simulate: Simulate
 ) -> str:
     rows = []
-    for cores in (1, 2, 3, 4, 6, 8):
-        found = simulate(_gpu(costs, driver_ms, rate, 1, cores))
+    for cores in (1, 2, 3, 4, 5, 6, 8, 16):
+        found = simulate(_gpu(costs, driver_ms, rate, GPUS_A_NODE, cores))
         rows.append(
             [
                 str(cores),
                 f"{found.pages_per_s:.1f}",
-                f"{found.pages_per_s / rate:.0%}",
+                f"{found.pages_per_s / (GPUS_A_NODE * rate):.0%}",
                 f"{found.cores_busy:.0%}",
                 f"{found.store_peak / 1e6:.0f}",
             ]
         )
-    title = f"**{name}, one GPU of {rate} pages/s (computed)**"
-    heads = ["cores for it", "pages/s", "of the GPU", "cores busy", "store MB"]
+    title = f"**{name}, {GPUS_A_NODE} GPUs of {rate} pages/s each (computed)**"
+    heads = ["cores for them", "pages/s", "of the GPUs", "cores busy", "store MB"]
     return f"{title}\n\n" + _table(heads, rows)
 
 
