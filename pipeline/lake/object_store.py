@@ -20,7 +20,15 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from pyarrow import fs
 
 from pipeline.lake.store_clients import Bucket
-from pipeline.lake.store_errors import ReplacedError, in_one_line, is_unknown, whole
+from pipeline.lake.store_errors import (
+    CredentialsError,
+    NoBucketError,
+    ReplacedError,
+    TransientError,
+    in_one_line,
+    is_unknown,
+    whole,
+)
 
 _STREAM, _RANDOM = 8 << 20, 1 << 20
 """Bytes fetched at once, at least, from an object read through, and one read here and there."""
@@ -112,6 +120,22 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
         with in_one_line(self.bucket, prefix):
             for page in obstore.list(self._client, prefix or None, offset=after, chunk_size=1000):
                 yield [self._info(one) for one in page]
+
+    def trouble(self, error: Exception) -> Exception | None:
+        """Return what is wrong with the bucket as a whole, None if an error is one object's.
+
+        An answer about one object is held against the bucket only if it cannot be listed either.
+        """
+        if isinstance(error, ValueError | CredentialsError | NoBucketError):
+            return error
+        if isinstance(error, TransientError | PermissionError):
+            try:
+                next(self.pages("", None), None)
+            except (TransientError, CredentialsError, NoBucketError) as found:
+                return found
+            except OSError:  # it may not be listed, and says so
+                return None
+        return None
 
     # What pyarrow asks of a filesystem.
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from pipeline.errors import ItemError, one_line
+from pipeline.errors import InputError, ItemError, one_line
 from pipeline.job import Job
 from pipeline.lake.entry import modified_text
 from pipeline.lake.http import fetch, is_http
+from pipeline.lake.store_errors import complaint
 from pipeline.lake.stores import Stores, object_store
 from pipeline.records import FailureKind
 
@@ -48,16 +49,13 @@ class Source:
         """
         if is_http(uri) or modified.startswith(TOLD):
             return
+        store, path = self._filesystem(uri)
         try:
-            found = _size_and_modified(*self.stores.filesystem(uri))
+            found = _size_and_modified(store, path)
         except FileNotFoundError:
             found = None
-        except OSError as error:
-            raise ItemError(
-                FailureKind.SOURCE_MISSING, error.strerror or one_line(error)
-            ) from error
-        except ValueError as error:
-            raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
+        except (OSError, ValueError) as error:
+            raise _blamed(store, error) from error
         if found is None:
             raise ItemError(FailureKind.SOURCE_MISSING, "there is no such file")
         if found != (size, modified):
@@ -70,19 +68,40 @@ class Source:
         ------
         ItemError
             `source_missing` if the store does not give the bytes; `source_too_large`.
+        InputError
+            If the store gives nothing to anybody with these settings.
+        RunError
+            If the store is away: of the document that says nothing.
         """
         if is_http(uri):
             if self.http_bytes == 0:
                 raise ItemError(FailureKind.SOURCE_MISSING, NO_HTTP)
             return fetch(uri, self.http_bytes)
+        store, path = self._filesystem(uri)
+        if isinstance(store, fs.LocalFileSystem):
+            return Path(path)
         try:
-            store, path = self.stores.filesystem(uri)
-            if isinstance(store, fs.LocalFileSystem):
-                return Path(path)
             if (bucket := object_store(store)) is not None:
                 return bucket.read(path)
             with store.open_input_stream(path) as stream:
                 data: bytes = stream.read()
         except (OSError, ValueError) as error:
-            raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
+            raise _blamed(store, error) from error
         return data
+
+    def _filesystem(self, uri: str) -> tuple[fs.FileSystem, str]:
+        try:
+            return self.stores.filesystem(uri)
+        except (OSError, ValueError) as error:
+            raise ItemError(FailureKind.SOURCE_MISSING, one_line(error)) from error
+
+
+def _blamed(store: fs.FileSystem, error: OSError | ValueError) -> Exception:
+    """Return what to raise: a store that is away, or knows no such keys, would fail all documents
+    one by one, and say nothing of any of them."""
+    bucket = object_store(store)
+    if bucket is not None and (found := bucket.trouble(error)) is not None:
+        said = f"reading the input broke off: {one_line(found)}"
+        return complaint(InputError, said, found, "; mend that, and run again")
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return ItemError(FailureKind.SOURCE_MISSING, strerror or one_line(error))

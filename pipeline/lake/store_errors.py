@@ -78,6 +78,14 @@ class BadKeyError(OSError):
     """A key that the client cannot address."""
 
 
+class NoBucketError(OSError):
+    """A bucket that there is not."""
+
+
+class CredentialsError(PermissionError):
+    """Keys that the store does not know, or that have run out; or none."""
+
+
 def complaint(
     kind: type[UserError], said: str, error: Exception, mend: str = ""
 ) -> UserError | RunError:
@@ -114,7 +122,7 @@ def pause(failed: int) -> None:
 
 def _absent(bucket: Bucket, uri: str, said: str) -> OSError:
     if any(word in said for word in _NO_BUCKET):
-        return OSError(f"{bucket.root}: no such bucket at {bucket.where}")
+        return NoBucketError(f"{bucket.root}: no such bucket at {bucket.where}")
     return FileNotFoundError(f"{uri}: there is no such object")
 
 
@@ -124,14 +132,15 @@ def _said(bucket: Bucket, uri: str, error: Exception) -> OSError:
     if isinstance(error, PreconditionError):
         return ReplacedError.of(uri)
     if any(word in said for word in _NO_BUCKET):
-        return OSError(f"{bucket.root}: no such bucket at {where}")
+        return NoBucketError(f"{bucket.root}: no such bucket at {where}")
     if "169.254.169.254" in said or "metadata.google.internal" in said:
-        return PermissionError(
+        return CredentialsError(
             f"{uri}: no credentials found; set them in the environment, or stores.anonymous: true"
         )
+    bad_keys = any(word in said for word in _BAD_KEYS)
     denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-    if denied or status in (401, 403) or any(word in said for word in _BAD_KEYS):
-        return PermissionError(
+    if denied or status in (401, 403) or bad_keys:
+        return (CredentialsError if bad_keys else PermissionError)(
             f"{uri}: access denied ({status or 403}); check the keys or set stores.anonymous"
             f" (asked: {where})"
         )

@@ -65,7 +65,10 @@ class Summary:
         try:
             found = json.loads(text)
             known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
-            return cls(**{**known, "done": Receipt(**found["done"])})
+            known["done"] = Receipt(**found["done"])
+            if known.get("table") is not None:
+                known["table"] = Upserted(**known["table"])
+            return cls(**known)
         except (TypeError, LookupError, RecursionError) as error:
             raise ValueError("it is no summary") from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from recording_s3 import BODY, Numbered, RecordingS3, recording_s3
 
-from pipeline.errors import ItemError, JobError, OutputError, RunError
+from pipeline.errors import InputError, ItemError, JobError, OutputError, RunError
 from pipeline.jobfile import load_job
 from pipeline.lake.layout import Layout
 from pipeline.lake.lock import Lock
@@ -83,13 +83,25 @@ def test_anonymous_signs_nothing(s3: RecordingS3) -> None:
     assert s3.requests[0].authorization == ""
 
 
+def of_the_object(s3: RecordingS3) -> int:
+    return sum("scans" in request.path for request in s3.requests)
+
+
 def test_a_request_is_tried_as_often_as_the_job_says(s3: RecordingS3) -> None:
-    s3.fault = lambda _: 503
+    s3.fault = lambda request: 503 if "scans" in request.path else None
     with pytest.raises(ItemError, match=r"s3://b/scans/00000001.pdf: the endpoint .* \(3 tries\)"):
         read(s3, anonymous=True, attempts=3)
-    assert len(s3.requests) == 3
-    s3.fault = lambda _: 503 if len(s3.requests) < 6 else None
+    assert of_the_object(s3) == 3
+    s3.requests.clear()
+    s3.fault = lambda _: 503 if len(s3.requests) < 3 else None
     assert read(s3, anonymous=True, attempts=3) == BODY
+
+
+@pytest.mark.parametrize("fault", [503, 429, "hang"])
+def test_a_store_that_is_away_says_nothing_of_a_document(s3: RecordingS3, fault: int | str) -> None:
+    s3.fault = lambda _: fault
+    with pytest.raises(RunError, match=r"reading the input broke off: .*\(1 tries\); run again"):
+        read(s3, anonymous=True, attempts=1, timeout_s=0.3)
 
 
 def test_an_upload_that_fails_is_taken_back(s3: RecordingS3) -> None:
@@ -102,7 +114,7 @@ def test_an_upload_that_fails_is_taken_back(s3: RecordingS3) -> None:
 
 
 def test_a_store_may_be_silent_only_so_long(s3: RecordingS3) -> None:
-    s3.fault = lambda _: "hang"
+    s3.fault = lambda request: "hang" if "scans" in request.path else None
     began = time.monotonic()
     with pytest.raises(ItemError, match=r"does not answer \(1 tries\)"):
         read(s3, anonymous=True, attempts=1, timeout_s=0.3)
@@ -110,21 +122,38 @@ def test_a_store_may_be_silent_only_so_long(s3: RecordingS3) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "line"),
+    ("status", "code", "kind", "line"),
     [
-        (404, "NoSuchBucket", "s3://b: no such bucket"),
-        (404, "NoSuchKey", "s3://b/scans/00000001.pdf: there is no such object"),
-        (403, "AccessDenied", "access denied (403); check the keys or set stores.anonymous"),
-        (403, "InvalidAccessKeyId", "access denied (403); check the keys"),
-        (301, "PermanentRedirect", "the bucket is in another region; set stores.region"),
+        (404, "NoSuchBucket", InputError, "s3://b: no such bucket"),
+        (404, "NoSuchKey", ItemError, "s3://b/scans/00000001.pdf: there is no such object"),
+        (403, "AccessDenied", ItemError, "access denied (403); check the keys or set stores.anon"),
+        (403, "InvalidAccessKeyId", InputError, "access denied (403); check the keys"),
+        (403, "ExpiredToken", InputError, "access denied (403); check the keys"),
+        (301, "PermanentRedirect", ItemError, "the bucket is in another region; set stores.region"),
     ],
 )
-def test_what_is_final_fails_at_once(s3: RecordingS3, status: int, code: str, line: str) -> None:
+def test_what_is_final_fails_at_once(
+    s3: RecordingS3, status: int, code: str, kind: type[Exception], line: str
+) -> None:
     s3.fault, s3.code = lambda _: status, code
-    with pytest.raises(ItemError) as caught:
+    with pytest.raises(kind) as caught:
         read(s3, anonymous=True)
     assert line in str(caught.value)
-    assert len(s3.requests) == 1
+    assert of_the_object(s3) == 1
+
+
+def test_keys_that_run_out_are_told_of_by_the_listing_where_a_look_has_no_words(
+    s3: RecordingS3,
+) -> None:
+    """An answer to HEAD has no body that could say which of the two it is."""
+    store = Store(endpoint=s3.endpoint, anonymous=True, attempts=1)
+    source = Source(Stores.of({"s3://": store}))
+    s3.fault, s3.code = lambda _: 403, "ExpiredToken"
+    with pytest.raises(InputError, match="check the keys"):
+        source.check_unchanged("s3://b/scans/00000001.pdf", 1, "then")
+    s3.code = "AccessDenied"
+    with pytest.raises(ItemError, match="access denied"):
+        source.check_unchanged("s3://b/scans/00000001.pdf", 1, "then")
 
 
 @pytest.mark.parametrize(
@@ -248,11 +277,11 @@ def test_settings_that_do_nothing_are_refused(
 
 def test_a_body_that_is_cut_is_asked_for_again(s3: RecordingS3) -> None:
     faults = iter(["cut", "stall", None, "cut", "cut", "cut"])
-    s3.fault = lambda _: next(faults)
+    s3.fault = lambda _: next(faults, None)
     assert read(s3, anonymous=True, attempts=3, timeout_s=0.5) == BODY
     with pytest.raises(ItemError, match="broke off its answer"):
         read(s3, anonymous=True, attempts=3)
-    assert len(s3.requests) == 6
+    assert of_the_object(s3) == 6
 
 
 def test_a_range_that_is_cut_is_asked_for_again(s3: RecordingS3) -> None:
