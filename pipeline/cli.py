@@ -57,7 +57,8 @@ def main() -> None:
         complain(str(error))
         sys.exit(EXIT_RUN_FAILED)
     except PagelakeError as error:
-        complain(f"the run failed: {error}; what was committed stays, run again to continue")
+        mend = "" if "run again" in str(error) else ", run again to continue"
+        complain(f"the run failed: {error}; what was committed stays{mend}")
         sys.exit(EXIT_RUN_FAILED)
     except OSError as error:  # a full disk, a store that went away
         complain(f"the run failed: {error}; mend it, and run again to continue")

@@ -31,6 +31,12 @@ _MISTAKES: Final = frozenset(
 )
 """Errors of pyiceberg and deltalake, which are imported only where a job needs them."""
 
+_FINAL: Final = frozenset(
+    {"NoSuchBucket", "ContainerNotFound", "AccessDenied", "InvalidAccessKeyId"}
+    | {"SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthenticationFailed"}
+)
+"""Codes of answers of stores to what is no use trying again."""
+
 _PACKAGES: Final = {"iceberg": "pyiceberg", "delta": "deltalake"}
 
 
@@ -197,10 +203,19 @@ def _identifier(name: str) -> str:
 def _is_mistake(error: Exception) -> bool:
     """Return True if a client's error is one that trying again cannot mend."""
     wrong = ValueError | PermissionError | FileNotFoundError
-    return isinstance(error, wrong) or type(error).__name__ in _MISTAKES
+    known = isinstance(error, wrong) or type(error).__name__ in _MISTAKES
+    return known or _code(error) in _FINAL
+
+
+def _code(error: Exception) -> str | None:
+    """Return the code of a store's answer, which clients quote as the XML that it is."""
+    found = re.search(r"<Code>(\w+)</Code>", str(error))
+    return found[1] if found else None
 
 
 def _said(error: Exception) -> str:
     """Return what a client says as one line, without secrets; deltalake's own is coloured."""
+    if (code := _code(error)) is not None:
+        return f"its store answers {code}"
     said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     return printable(without_secrets(said))[:300] or type(error).__name__

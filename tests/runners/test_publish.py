@@ -175,6 +175,12 @@ def test_a_passing_fault_of_a_store_is_no_mistake_of_the_user(
     fails(OSError("S3 error\n \x1b[31m↳\x1b[0m no answer"))
     with pytest.raises(RunError, match=r"cannot be reached \(S3 error ↳ no answer\); run again"):
         look(job)
+    fails(OSError("403 Forbidden <Error><Code>InvalidAccessKeyId</Code><Message>no</Message>"))
+    with pytest.raises(OutputError, match=r"its store answers InvalidAccessKeyId\); check output"):
+        look(job)
+    fails(OSError("503 <Error><Code>SlowDown</Code><Message>no</Message>"))
+    with pytest.raises(RunError, match=r"its store answers SlowDown\); run again"):
+        look(job)
     fails(PermissionError("denied"))
     with pytest.raises(OutputError, match=r"denied\); check output\.table"):
         look(job)
@@ -237,6 +243,18 @@ def test_a_delta_table_in_a_store_that_the_environment_names(
     table = DeltaTable("s3://delta-tables/out/delta", storage_options=options)
     assert (table.count(), table.version()) == (2, 2)
     assert table.history(1)[0]["pagelake.replaced"] == "2"
+
+
+def test_what_a_table_s_store_will_never_give_is_the_users_mistake(
+    tmp_path: Path, s3: S3Server, make_job: MakeJob
+) -> None:
+    output = {"uri": str(tmp_path / "out"), "format": "delta", "table": "s3://no-such-lake/x"}
+    with pytest.raises(OutputError) as caught:
+        look(make_job([tmp_path], **FAKE, output=output, stores=s3.stores))
+    assert str(caught.value) == (
+        "output.format delta: the table cannot be reached (its store answers NoSuchBucket); check "
+        "output.table, output.catalog, stores and the credentials"
+    )
 
 
 def test_a_delta_table_in_an_output_whose_uri_has_a_query(
