@@ -51,6 +51,11 @@ class Output(Section):
         "schema_id, and source.NAME for the manifest's column NAME.",
     )
 
+    @property
+    def in_store(self) -> bool:
+        """Whether the tables go elsewhere than to a disk."""
+        return "://" in self.uri and not self.uri.startswith("file://")
+
     @model_validator(mode="after")
     def _partitions_are_of_parquet(self) -> Self:
         if self.partition_by and self.format != "parquet":
@@ -70,8 +75,7 @@ class Output(Section):
             raise ValueError(f"catalog: format {self.format} has none; set format: iceberg")
         if self.table is not None:
             _check_table(self.format, self.table)
-        in_store = "://" in self.uri and not self.uri.startswith("file://")
-        if self.format == "iceberg" and self.catalog is None and in_store:
+        if self.format == "iceberg" and self.catalog is None and self.in_store:
             raise ValueError(
                 "catalog is missing; the SQLite catalog needs an output on a disk: name a catalog "
                 "of pyiceberg's configuration, or take format: delta"

@@ -23,6 +23,12 @@ SCHEMES: Final = {
 _OF_KIND: Final = {"region": "s3", "profile": "s3", "account": "az"}
 
 
+def is_object(uri: str) -> bool:
+    """Say whether a URI is one of an object store."""
+    scheme, mark, _ = uri.partition("://")
+    return bool(mark) and scheme in SCHEMES
+
+
 class Store(Section):
     """How to reach one store. Keys and secrets come from the environment or a profile, never here.
 

@@ -26,7 +26,7 @@ from pipeline.lake.parquet import BATCH_ROWS, KEY_ROWS, footer_rows
 from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
 from pipeline.lake.table_stores import delta_options
-from pipeline.store_settings import SCHEMES
+from pipeline.store_settings import SCHEMES, is_object
 
 _KNOWN_FEATURES: Final = frozenset(
     {"appendOnly", "changeDataFeed", "invariants", "timestampNtz", "v2Checkpoint"}
@@ -52,7 +52,8 @@ class DeltaLakeTable:
         )
         self._root = self._uri if local else self._root.rstrip("/")
         self._options: dict[str, str] = {}
-        if (scheme := uri.partition("://")[0]) in SCHEMES and not local:
+        if is_object(uri):
+            scheme = uri.partition("://")[0]
             self._options = delta_options(bucket_of(uri, stores.store(uri)))
             if SCHEMES[scheme] == "gs":  # the one name that deltalake has for it
                 self._uri = f"gs{self._uri.removeprefix(scheme)}"

@@ -24,7 +24,7 @@ from pipeline.lake.parquet import BATCH_ROWS, KEY_ROWS
 from pipeline.lake.store_clients import bucket_of
 from pipeline.lake.stores import Stores
 from pipeline.lake.table_stores import iceberg_properties, s3_properties
-from pipeline.store_settings import SCHEMES
+from pipeline.store_settings import is_object
 
 _EMBEDDED: Final = "pagelake"
 
@@ -262,7 +262,7 @@ def _with_stores(configured: Mapping[str, Any], stores: Stores, uri: str) -> Map
     """Complete a catalog's configuration by the job's settings of the store it keeps tables in."""
     warehouse = str(configured.get("warehouse", ""))
     place = warehouse if "://" in warehouse else uri
-    if "://" in place and place.partition("://")[0] in SCHEMES:
+    if is_object(place):
         return iceberg_properties(bucket_of(place, stores.store(place)), configured)
     if "://" in warehouse or Path(warehouse).is_absolute():
         return configured

@@ -17,10 +17,12 @@ from pipeline.lake.lake_table import RUN, LakeTable
 from pipeline.lake.layout import Layout
 from pipeline.lake.ledger import Manifest
 from pipeline.lake.published import is_noted, note
+from pipeline.lake.store_errors import FINAL_CODES
 from pipeline.lake.stores import Stores
 from pipeline.lake.tables import documents_schema
 from pipeline.lake.types import arrow_type
 from pipeline.lake.upsert import Documents, Plan, Upserted, load_checked, upsert
+from pipeline.output_settings import Output
 
 NAMESPACE: Final = "pagelake"
 """Where tables lie that a job gives no name."""
@@ -30,12 +32,6 @@ _MISTAKES: Final = frozenset(
     | {"ValidationError", "TableNotFoundError", "SchemaMismatchError"}
 )
 """Errors of pyiceberg and deltalake, which are imported only where a job needs them."""
-
-_FINAL: Final = frozenset(
-    {"NoSuchBucket", "ContainerNotFound", "AccessDenied", "InvalidAccessKeyId"}
-    | {"SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthenticationFailed"}
-)
-"""Codes of answers of stores to what is no use trying again."""
 
 _PACKAGES: Final = {"iceberg": "pyiceberg", "delta": "deltalake"}
 
@@ -172,13 +168,12 @@ def _opened(job: Job, layout: Layout) -> Iterator[LakeTable]:
 def _delta(job: Job) -> LakeTable:
     from pipeline.lake.delta import DeltaLakeTable
 
-    return DeltaLakeTable(job.output.table or _inside(job.output.uri), Stores.of(job.stores))
+    return DeltaLakeTable(job.output.table or _inside(job.output), Stores.of(job.stores))
 
 
-def _inside(output: str) -> str:
+def _inside(output: Output) -> str:
     """Return where the table lies that is given no place: a URI keeps its query at the end."""
-    has_query = "://" in output and not output.startswith("file://")
-    place, mark, query = output.partition("?") if has_query else (output, "", "")
+    place, mark, query = output.uri.partition("?") if output.in_store else (output.uri, "", "")
     return f"{place.rstrip('/')}/delta{mark}{query}"
 
 
@@ -204,7 +199,7 @@ def _is_mistake(error: Exception) -> bool:
     """Return True if a client's error is one that trying again cannot mend."""
     wrong = ValueError | PermissionError | FileNotFoundError
     known = isinstance(error, wrong) or type(error).__name__ in _MISTAKES
-    return known or _code(error) in _FINAL
+    return known or _code(error) in FINAL_CODES
 
 
 def _code(error: Exception) -> str | None:

@@ -28,8 +28,12 @@ from pipeline.lake.store_clients import Bucket
 T = TypeVar("T")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 20.0
-_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+_NO_BUCKET_CODES = ("NoSuchBucket", "ContainerNotFound")
+_NO_BUCKET = (*_NO_BUCKET_CODES, "The specified bucket does not exist")
 _BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+
+FINAL_CODES = frozenset({*_NO_BUCKET_CODES, *_BAD_KEYS, "AccessDenied", "AuthenticationFailed"})
+"""Codes of answers to what is no use trying again."""
 
 
 @contextmanager

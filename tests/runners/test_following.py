@@ -6,13 +6,13 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import ray
 import yaml
+from http_thread import answering
 
 from pipeline.cli import main
 from pipeline.runners import following
@@ -56,10 +56,8 @@ class Silent(InTrouble):
 
 @pytest.fixture(params=[InTrouble, Silent])
 def address(request: pytest.FixtureRequest) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), request.param) as server:
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with answering(request.param) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any, ClassVar
 
 import pytest
+from http_thread import answering
 
 from pipeline.errors import InputError, ItemError, JobError
 from pipeline.job import Job
@@ -79,10 +79,8 @@ def web(demo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Served, "folder", demo / "documents", raising=False)
     monkeypatch.setattr(Served, "renewed", 0)
     monkeypatch.setattr(Served, "asked", Counter())
-    with ThreadingHTTPServer(("127.0.0.1", 0), Served) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with answering(Served) as address:
+        yield address
 
 
 def job(folder: Path, examples: Sequence[object] = (), **sources: object) -> Job:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from pipeline.schema import load_schema
 MakeJob = Callable[..., Job]
 RunJob = Callable[..., Summary]
 FAKE = {"model": {"family": "fake", "name": "fake?edge=56"}, "task": "ocr", "schema": "text.v1"}
+GONE = r"delta table is not up to date \(the store is gone\)"
 COLUMNS = "uri, schema_id, row_digest, run_id"
 
 
@@ -52,6 +54,18 @@ def counts(summary: Summary) -> tuple[int, int, int, bool]:
     done = summary.table
     assert isinstance(done, Upserted)
     return done.inserted, done.replaced, done.unchanged, done.committed
+
+
+@contextmanager
+def store_gone() -> Iterator[None]:
+    """Let no table be written."""
+
+    def unreachable(*_: Any) -> None:
+        raise OSError("the store is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.lake.publish.upsert", unreachable)
+        yield
 
 
 def sql(rows: Any, files: list[str]) -> list[tuple[Any, ...]]:
@@ -90,22 +104,13 @@ def _warns_of_another_schema_of_its_name(job: Job) -> None:
 
 
 def test_a_run_that_died_before_the_table_is_made_up_for_by_the_next(
-    tmp_path: Path,
-    pile: Path,
-    make_job: MakeJob,
-    run_job: RunJob,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, pile: Path, make_job: MakeJob, run_job: RunJob
 ) -> None:
     output = {"uri": str(tmp_path / "out"), "format": "delta"}
     job = make_job([pile], **FAKE, output=output)
 
-    def unreachable(*arguments: Any, **more: Any) -> None:
-        raise OSError("the store is gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("pipeline.lake.publish.upsert", unreachable)
-        with pytest.raises(RunError, match=r"delta table is not up to date \(the store is gone\)"):
-            run_job(job)
+    with store_gone(), pytest.raises(RunError, match=GONE):
+        run_job(job)
     assert len(Ledger(Layout.open(job.output.uri)).document_files()) == 1
     again = run_job(job)
     assert again.done.pages == 0
@@ -121,18 +126,13 @@ def test_an_ingest_of_nothing_brings_a_table_up_to_date_and_then_leaves_it(
     run_job: RunJob,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def unreachable(*_: Any) -> None:
-        raise OSError("the store is gone")
-
     uri = str(tmp_path / "table")
     ours, theirs = (
         make_job([pile], **FAKE, output={"uri": str(tmp_path / n), "format": "delta", "table": uri})
         for n in ("ours", "theirs")
     )
-    with monkeypatch.context() as patch:
-        patch.setattr("pipeline.lake.publish.upsert", unreachable)
-        with pytest.raises(RunError, match="is not up to date"):
-            run_job(ours)
+    with store_gone(), pytest.raises(RunError, match=GONE):
+        run_job(ours)
     made_up = run_job(ours, incremental=True)
     assert (made_up.run_id, counts(made_up)) == (None, (2, 0, 0, True))
     said = io.StringIO()

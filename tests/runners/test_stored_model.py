@@ -35,6 +35,25 @@ def uri(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{bucket}/nano"
 
 
+@pytest.fixture
+def job(uri: str, s3: S3Server, make_job: Callable[..., Job]) -> Job:
+    """One whose model is that in the store."""
+    return make_job(["x"], model={"name": uri}, stores=s3.stores)
+
+
+@pytest.fixture
+def overwrite(uri: str, s3: S3Server) -> Callable[[str], None]:
+    """Replace a file of the model by another of its size."""
+
+    def go(name: str) -> None:
+        path = f"{uri.removeprefix('s3://')}/{name}"
+        size = s3.filesystem.get_file_info(path).size
+        with s3.filesystem.open_output_stream(path) as stream:
+            stream.write(b"{}".ljust(size))
+
+    return go
+
+
 def test_a_run_answers_with_a_model_from_a_store(
     uri: str,
     s3: S3Server,
@@ -50,10 +69,7 @@ def test_a_run_answers_with_a_model_from_a_store(
     assert row["record"]["total"] is not None
 
 
-def test_processes_of_a_machine_fetch_a_model_once(
-    uri: str, s3: S3Server, make_job: Callable[..., Job], tmp_path: Path
-) -> None:
-    job = make_job(["x"], model={"name": uri}, stores=s3.stores)
+def test_processes_of_a_machine_fetch_a_model_once(uri: str, job: Job, tmp_path: Path) -> None:
     checkpoint = resolve_stored(job)
     assert checkpoint.location == uri
     (folder,) = (f for f in (tmp_path / "cache" / "pagelake" / "models").iterdir() if f.is_dir())
@@ -66,9 +82,8 @@ def test_processes_of_a_machine_fetch_a_model_once(
 
 
 def test_a_model_that_was_changed_in_the_store_is_refused(
-    uri: str, s3: S3Server, make_job: Callable[..., Job]
+    uri: str, job: Job, s3: S3Server, make_job: Callable[..., Job]
 ) -> None:
-    job = make_job(["x"], model={"name": uri}, stores=s3.stores)
     checkpoint = resolve_stored(job)
     with s3.filesystem.open_output_stream(f"{uri.removeprefix('s3://')}/config.json") as stream:
         stream.write(b"{}")
@@ -89,22 +104,14 @@ def test_a_model_whose_store_is_away_fails_the_run(make_job: Callable[..., Job])
 
 
 def test_a_file_that_is_replaced_while_it_is_fetched_is_not_kept(
-    uri: str,
-    s3: S3Server,
-    make_job: Callable[..., Job],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    job: Job, overwrite: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = f"{uri.removeprefix('s3://')}/model.safetensors"
-    size = s3.filesystem.get_file_info(weights).size
-    job = make_job(["x"], model={"name": uri}, stores=s3.stores)
     checkpoint = resolve_stored(job)
     copy = stored_model.shutil.copyfileobj
 
     def upload_meanwhile(source: Any, target: Any, length: int) -> None:
         target.write(source.read(length))
-        with s3.filesystem.open_output_stream(weights) as stream:
-            stream.write(bytes(size))
+        overwrite("model.safetensors")
         copy(source, target, length)
 
     monkeypatch.setattr(stored_model.shutil, "copyfileobj", upload_meanwhile)
@@ -114,22 +121,14 @@ def test_a_file_that_is_replaced_while_it_is_fetched_is_not_kept(
 
 
 def test_a_file_that_was_replaced_before_it_was_fetched_is_not_kept(
-    uri: str,
-    s3: S3Server,
-    make_job: Callable[..., Job],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    job: Job, overwrite: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = f"{uri.removeprefix('s3://')}/config.json"
-    size = s3.filesystem.get_file_info(config).size
-    job = make_job(["x"], model={"name": uri}, stores=s3.stores)
     fetch = stored_model._fetch
 
     def fetch_late(store: Any, path: str, *rest: Any) -> None:
         if path.endswith("/config.json"):
             time.sleep(1.1)  # stores tell times by the second
-            with s3.filesystem.open_output_stream(config) as stream:
-                stream.write(b"{}".ljust(size))
+            overwrite("config.json")
         fetch(store, path, *rest)
 
     monkeypatch.setattr(stored_model, "_fetch", fetch_late)

@@ -6,12 +6,13 @@ It gives ranges, and heeds no condition of a read.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from http_thread import answering
 
 
 @dataclass
@@ -93,13 +94,5 @@ def conditional_store() -> Iterator[ConditionalStore]:
     """Serve an empty bucket from a thread of this process."""
     store = ConditionalStore()
     handler = type("Handler", (_Handler,), {"store": store})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads, server.block_on_close = True, False
-        store.endpoint = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield store
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(handler) as store.endpoint:
+        yield store

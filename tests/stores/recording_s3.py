@@ -8,16 +8,17 @@ keeps the requests that came.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from http_thread import answering
 
 BODY = b"%PDF-1.4"
 WHEN = "2026-01-02T03:04:05.678Z"
@@ -149,28 +150,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, *_: Any) -> None:
-        """Clients that were told to go away are no news."""
-
-
 @contextmanager
 def recording_s3(keys: Sequence[str] = ()) -> Iterator[RecordingS3]:
     """Serve made-up keys from a thread of this process."""
     s3 = RecordingS3(keys)
     handler = type("Handler", (_Handler,), {"s3": s3})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        s3.endpoint = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield s3
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(handler) as s3.endpoint:
+        yield s3
 
 
 class Numbered(Sequence[str]):
